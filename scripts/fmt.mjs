@@ -1,0 +1,11 @@
+// `npm run fmt`: formats every language in place, and applies the lint fixes that are safe.
+
+import process from "node:process";
+import { runFrontDoor } from "./setup/front-door.mjs";
+import { formatters } from "./testing/checks.mjs";
+import { runAll } from "./testing/run.mjs";
+
+await runFrontDoor(async ({ setUp, setupOptions, signal }) => {
+  const { python } = await setUp({ ...setupOptions, development: true });
+  return (await runAll(formatters({ python }), { env: process.env, signal })) ? 0 : 1;
+});

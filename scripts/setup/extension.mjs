@@ -1,0 +1,55 @@
+// Builds csrc/ into python/marlin/ when the sources, torch or the Python changed.
+
+import { spawnSync } from "node:child_process";
+import fs from "node:fs";
+import path from "node:path";
+import { howToInstall } from "../steps/advice.mjs";
+import { runStep, StepError } from "../steps/step.mjs";
+import { ROOT } from "./paths.mjs";
+import { clearStamp, hashInputs, isStamped, writeStamp } from "./stamp.mjs";
+
+const NAME = "extension";
+/** The names that torch's build tries, in its order, after the variable CXX. */
+const COMPILERS = ["c++", "g++", "clang++"];
+/** Variables that change what is built. */
+const BUILD_VARIABLES = ["MARLIN_CUDA", "MARLIN_DEBUG", "MARLIN_SANITIZE", "CXX", "CXXFLAGS", "CFLAGS"];
+
+/**
+ * @param {{ info: import("./python.mjs").PythonInfo, force?: boolean, signal?: AbortSignal }} options
+ */
+export async function ensureExtension({ info, force = false, signal }) {
+  const variables = Object.fromEntries(BUILD_VARIABLES.map((name) => [name, process.env[name] ?? ""]));
+  const hash = hashInputs({
+    files: ["csrc", "setup.py"],
+    values: { ...variables, torch: info.packages.torch, abi: info.abi, python: info.executable },
+  });
+  if (!force && isStamped(NAME, hash) && hasLibrary()) return;
+  requireCompiler();
+  clearStamp(NAME);
+  await runStep({
+    name: "build-ext",
+    label: "Building the operators (csrc)",
+    command: info.executable,
+    args: ["setup.py", "build_ext", "--inplace"],
+    // ninja, installed beside the Python, is found by name.
+    env: { ...process.env, PATH: `${path.dirname(info.executable)}${path.delimiter}${process.env.PATH ?? ""}` },
+    signal,
+  });
+  writeStamp(NAME, hash);
+}
+
+/** @throws {StepError} if there is no C++ compiler, before minutes of work show it */
+export function requireCompiler(env = process.env) {
+  const candidates = env.CXX ? [env.CXX.split(" ")[0]] : COMPILERS;
+  if (candidates.some((name) => spawnSync(name, ["--version"], { env, stdio: "ignore" }).status === 0)) return;
+  throw new StepError(
+    env.CXX
+      ? `Expected a C++ compiler in the variable CXX, but \`${env.CXX}\` does not run.`
+      : `No C++ compiler was found (${COMPILERS.join(", ")}); the operators in csrc/ are compiled here.\nWhat to do: ${howToInstall("compiler")}`,
+  );
+}
+
+/** True if some build of the operators is there, current or not. */
+export function hasLibrary() {
+  return fs.readdirSync(path.join(ROOT, "python", "marlin")).some((name) => name.endsWith(".so"));
+}
