@@ -1,0 +1,199 @@
+"""Rounds float weights to 4-bit codes: the range of each group, and a search for a better scale.
+
+Knows the numeric definition of primitives.py; no layer, model or calibration data.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from .errors import InvalidArgumentError
+from .primitives import (
+    FLOAT_DTYPES,
+    MAX_CODE,
+    SYMMETRIC_ZERO,
+    QuantizedWeight,
+    check_group_size,
+    dtype_name,
+    group_rows,
+    padded_in_features,
+    padded_out_features,
+)
+
+__all__ = ["quantize"]
+
+# The search tries SEARCH_STEPS scales, from the one that clips (almost) nothing down to
+# SEARCH_FLOOR of it. On Gaussian weights the best lies near 0.85 for groups of 128 and near 0.7 for
+# a row of 4096; heavier tails want less. Finer steps than 0.025 changed the error by under 0.1 %.
+SEARCH_STEPS = 24
+SEARCH_FLOOR = 0.4
+
+# Elements rounded at a time: 8 MiB of fp32 keeps the temporaries of the search near the cache.
+CHUNK_ELEMENTS = 1 << 21
+
+# The smallest magnitude of a scale. fp16 uses its subnormals, which convert exactly everywhere; the
+# others stop at the smallest normal, so that flushed subnormals never divide by zero.
+SMALLEST_SCALE = {
+    torch.float16: 2.0**-24,
+    torch.bfloat16: 2.0**-126,
+    torch.float32: 2.0**-126,
+}
+
+
+def quantize(
+    weight: Tensor,
+    group_size: int = 128,
+    *,
+    symmetric: bool = True,
+    search: bool = True,
+    importance: Tensor | None = None,
+    scale_dtype: torch.dtype | None = None,
+) -> QuantizedWeight:
+    """Rounds a weight to 4 bits, group by group, padded with zeros to (N, K).
+
+    weight: (out_features, in_features) fp16, bf16 or fp32, as `nn.Linear` keeps it.
+    symmetric: z = 8 and s = -(the group's weight of largest magnitude) / 8, so that this weight
+        gets code 0, the longer end of the range -8..7. Otherwise s and z span the group's smallest
+        weight, its largest, and 0.
+    search: shrinks each scale to where the squared error of its group is smallest.
+    importance: (in_features,) non-negative weights of the squared error, for instance the mean
+        square of each input channel; only the search uses it.
+    scale_dtype: dtype of the scales, by default that of `weight`. Codes are chosen for the scale as
+        it is after rounding to this dtype.
+
+    A zero is always represented exactly. Raises InvalidArgumentError where a weight is NaN or
+    infinite, and where a scale is too large for `scale_dtype`.
+    """
+    check_group_size(group_size)
+    scale_dtype = weight.dtype if scale_dtype is None else scale_dtype
+    _check_weight(weight, scale_dtype)
+    out_features, in_features = weight.shape
+    size_k = padded_in_features(in_features, group_size)
+    size_n = padded_out_features(out_features)
+    rows = group_rows(size_k, group_size)
+    groups = size_k // rows
+    if importance is not None:
+        importance = _checked_importance(importance, weight)
+        importance = functional.pad(importance, (0, size_k - in_features)).view(groups, rows)
+
+    device = weight.device
+    codes = torch.full((size_n, size_k), SYMMETRIC_ZERO, dtype=torch.uint8, device=device)
+    scales = torch.ones((size_n, groups), dtype=scale_dtype, device=device)
+    zeros = torch.full((size_n, groups), SYMMETRIC_ZERO, dtype=torch.uint8, device=device)
+    step = max(1, CHUNK_ELEMENTS // size_k)
+    for start in range(0, out_features, step):
+        chunk = weight.detach()[start : start + step].float()
+        stop = start + len(chunk)
+        _refuse_not_finite(chunk, start)
+        chunk = functional.pad(chunk, (0, size_k - in_features)).view(-1, groups, rows)
+        scale, zero = _range_of(chunk, symmetric)
+        scale = _round_scale(scale, scale_dtype)
+        if search:
+            scale = _search_scale(chunk, scale, zero, importance, scale_dtype)
+        codes[start:stop] = _encode(chunk, scale, zero).view(-1, size_k)
+        scales[start:stop] = scale.squeeze(-1)
+        zeros[start:stop] = zero.squeeze(-1)
+    return QuantizedWeight(
+        codes.t().contiguous(),  # (k, n)
+        scales.t().contiguous(),  # (groups, n)
+        None if symmetric else zeros.t().contiguous(),  # (groups, n)
+    )
+
+
+def _check_weight(weight: Tensor, scale_dtype: torch.dtype) -> None:
+    if weight.ndim != 2 or weight.numel() == 0:
+        raise InvalidArgumentError(
+            "`weight` must be a non-empty matrix (out_features, in_features), "
+            f"got shape {list(weight.shape)}."
+        )
+    for name, dtype in (("weight", weight.dtype), ("scale_dtype", scale_dtype)):
+        if dtype not in FLOAT_DTYPES:
+            raise InvalidArgumentError(
+                f"`{name}` must be float16, bfloat16 or float32, got {dtype_name(dtype)}."
+            )
+
+
+def _checked_importance(importance: Tensor, weight: Tensor) -> Tensor:
+    if importance.shape != (weight.shape[1],):
+        raise InvalidArgumentError(
+            f"`importance` must have one value per input channel, shape [{weight.shape[1]}], "
+            f"got {list(importance.shape)}."
+        )
+    importance = importance.to(weight.device, torch.float32)
+    good = torch.isfinite(importance) & (importance >= 0)
+    if not bool(good.all()):
+        channel = int((~good).nonzero()[0])
+        raise InvalidArgumentError(
+            "`importance` must be finite and not negative, "
+            f"got {float(importance[channel])} for channel {channel}."
+        )
+    return importance
+
+
+def _refuse_not_finite(chunk: Tensor, first_row: int) -> None:
+    finite = torch.isfinite(chunk)
+    if bool(finite.all()):
+        return
+    row, column = (int(i) for i in (~finite).nonzero()[0])
+    raise InvalidArgumentError(
+        f"`weight` must be finite, got {float(chunk[row, column])} "
+        f"at row {first_row + row}, column {column}.",
+        row=first_row + row,
+        column=column,
+    )
+
+
+def _range_of(groups: Tensor, symmetric: bool) -> tuple[Tensor, Tensor]:
+    """Scale and zero, fp32 (n, groups, 1), that clip (almost) nothing of (n, groups, rows)."""
+    if symmetric:
+        extreme = groups.gather(-1, groups.abs().argmax(-1, keepdim=True))
+        scale = -extreme / SYMMETRIC_ZERO
+        zero = torch.full_like(scale, SYMMETRIC_ZERO)
+    else:
+        low = groups.amin(-1, keepdim=True).clamp(max=0)
+        high = groups.amax(-1, keepdim=True).clamp(min=0)
+        # Divided before the subtraction: the span of two huge fp32 weights would be infinite.
+        scale = high / MAX_CODE - low / MAX_CODE
+        zero = torch.where(scale == 0, SYMMETRIC_ZERO, (-low / scale).round()).clamp(0, MAX_CODE)
+    return torch.where(scale == 0, 1.0, scale), zero
+
+
+def _round_scale(scale: Tensor, dtype: torch.dtype) -> Tensor:
+    """`scale` rounded to `dtype`, as fp32, and kept away from zero."""
+    largest = torch.finfo(dtype).max
+    if bool((scale.abs() > largest).any()):
+        raise InvalidArgumentError(
+            f"`weight` needs a scale of {float(scale.abs().max()):.4g}, and "
+            f"{dtype_name(dtype)} holds at most {largest:.4g}: pass `scale_dtype=torch.float32`."
+        )
+    smallest = torch.tensor(SMALLEST_SCALE[dtype], device=scale.device)
+    rounded = scale.to(dtype).float()
+    return torch.where(scale.abs() < smallest, torch.copysign(smallest, scale), rounded)
+
+
+def _encode(groups: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
+    """Codes 0..15, as fp32, of `groups` (n, groups, rows)."""
+    return (groups / scale).round_().add_(zero).clamp_(0, MAX_CODE)
+
+
+def _search_scale(
+    groups: Tensor, scale: Tensor, zero: Tensor, importance: Tensor | None, dtype: torch.dtype
+) -> Tensor:
+    """The scale (n, groups, 1) of the grid with the smallest weighted squared error."""
+    best_scale = scale
+    best_error = torch.full_like(scale, torch.inf)
+    for step in range(SEARCH_STEPS):
+        shrink = 1 - (1 - SEARCH_FLOOR) * step / SEARCH_STEPS
+        candidate = _round_scale(scale * shrink, dtype)
+        decoded = _encode(groups, candidate, zero).sub_(zero).mul_(candidate)
+        # In units of the first scale: the squares of huge or tiny fp32 weights leave its range.
+        squares = decoded.sub_(groups).div_(scale).square_()
+        if importance is not None:
+            squares.mul_(importance)
+        error = squares.sum(-1, keepdim=True)
+        better = error < best_error
+        best_error = torch.where(better, error, best_error)
+        best_scale = torch.where(better, candidate, best_scale)
+    return best_scale
