@@ -1,0 +1,1 @@
+"""Builds the native libraries for setup.py: finds torch, the compilers and CUDA, then compiles."""

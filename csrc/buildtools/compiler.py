@@ -1,0 +1,75 @@
+"""Finds the C++ compiler and composes its command lines."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from .errors import BuildError
+
+__all__ = ["compile_flags", "find_cxx", "link_flags"]
+
+
+def find_cxx(environ: Mapping[str, str]) -> list[str]:
+    """The command of a C++20 compiler: CXX if set, else the first of c++, g++, clang++ on PATH."""
+    if environ.get("CXX"):
+        command = shlex.split(environ["CXX"])
+        if shutil.which(command[0], path=environ.get("PATH")) is None:
+            raise BuildError(
+                f"`CXX` names {command[0]}, which is not on PATH: correct or unset it."
+            )
+    else:
+        found = [shutil.which(name, path=environ.get("PATH")) for name in ("c++", "g++", "clang++")]
+        command = [path for path in found if path is not None][:1]
+        if not command:
+            raise BuildError(
+                "no C++ compiler on PATH: install g++ >= 11 or clang++ >= 14 "
+                "(Debian and Ubuntu: `apt install g++`; Fedora: `dnf install gcc-c++`; "
+                "macOS: `xcode-select --install`)."
+            )
+    _require_cxx20(command)
+    return command
+
+
+def _require_cxx20(command: list[str]) -> None:
+    probe = subprocess.run(
+        [*command, "-std=c++20", "-x", "c++", "-fsyntax-only", "-"],
+        input="#include <bit>\nstatic_assert(std::bit_cast<int>(1.0f) != 0);\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if probe.returncode != 0:
+        raise BuildError(
+            f"{shlex.join(command)} does not compile C++20: install g++ >= 11 or clang++ >= 14, "
+            f"or name one in `CXX`. It said: {probe.stderr.strip()[:500]}"
+        )
+
+
+def _mode_flags(environ: Mapping[str, str]) -> list[str]:
+    flags = ["-g", "-O0"] if environ.get("MARLIN_DEBUG") == "1" else ["-O3"]
+    if environ.get("MARLIN_SANITIZE") == "1":
+        flags += ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+    return flags
+
+
+def compile_flags(environ: Mapping[str, str], torch_include: Path) -> list[str]:
+    """Flags of every source; torch's headers are system headers, their warnings are not ours."""
+    return [
+        "-std=c++20",
+        "-fPIC",
+        "-fvisibility=hidden",
+        *_mode_flags(environ),
+        *("-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror"),
+        *("-isystem", os.fspath(torch_include)),
+        "-DTORCH_TARGET_VERSION=0x020a000000000000",  # torch 2.10: major << 56 | minor << 48
+    ]
+
+
+def link_flags(environ: Mapping[str, str], torch_lib: Path) -> list[str]:
+    """Flags of every library. No rpath: the torch in the process has loaded its libraries already."""
+    return ["-shared", *_mode_flags(environ), f"-L{torch_lib}"]

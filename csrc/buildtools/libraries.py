@@ -1,0 +1,108 @@
+"""The two native libraries: which files, with which flags. The one place that lists sources."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from .compiler import compile_flags, find_cxx, link_flags
+from .cuda import find_cuda, gpu_is_present, wants_cuda
+from .errors import BuildError
+from .native import Library, Source
+from .torch_install import find_torch
+
+__all__ = ["cpu_library", "cuda_library", "jobs", "kernel_flags", "wanted_cuda"]
+
+_CPU_SOURCES = (
+    "registration.cpp",
+    "kernel_info.cpp",
+    "cpu/arguments.cpp",
+    "cpu/ops_gemm.cpp",
+    "cpu/ops_layout.cpp",
+    "cpu/dispatch.cpp",
+    "cpu/gemm.cpp",
+    "cpu/plan.cpp",
+    "cpu/prepack.cpp",
+    "cpu/dequantize.cpp",
+    "cpu/microkernel_generic.cpp",
+)
+
+_AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl")
+
+# GCC 12's own intrinsics start from a register that they declare uninitialised on purpose.
+_INTRINSICS = ("-Wno-uninitialized", "-Wno-maybe-uninitialized")
+
+_X86_KERNELS = {
+    "cpu/microkernel_avx512.cpp": (*_AVX512, *_INTRINSICS),
+    "cpu/microkernel_avx512_bf16.cpp": (*_AVX512, "-mavx512bf16", *_INTRINSICS),
+}
+
+_CUDA_SOURCES = ("cuda/registration.cpp", "cuda/ops_dequantize.cpp")
+_CUDA_KERNELS = ("cuda/dequantize.cu",)
+
+
+def kernel_flags() -> dict[str, tuple[str, ...]]:
+    """Sources compiled for one instruction set of this machine's architecture, with their flags."""
+    return _X86_KERNELS if platform.machine() in ("x86_64", "AMD64") else {}
+
+
+def jobs() -> int:
+    """Compilers at a time: one per core that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def wanted_cuda(environ: Mapping[str, str], report: Callable[[str], None]) -> bool:
+    """Whether to build the CUDA library. A GPU without nvcc is reported, not an error."""
+    torch = find_torch()
+    if not wants_cuda(environ, torch, gpu_is_present()):
+        return False
+    try:
+        find_cuda(environ, torch)
+    except BuildError as error:
+        if environ.get("MARLIN_CUDA") == "1":
+            raise
+        report(f"a GPU is present, but the CUDA library is left out: {error}")
+        return False
+    return True
+
+
+def cpu_library(root: Path, environ: Mapping[str, str]) -> Library:
+    """marlin/_C: the schemas and the CPU kernels."""
+    torch = find_torch()
+    cxx = find_cxx(environ)
+    flags = compile_flags(environ, torch.include)
+    per_file = {name: () for name in _CPU_SOURCES} | kernel_flags()
+    return Library(
+        name="_C",
+        sources=tuple(
+            Source(root / "csrc" / name, (*cxx, *flags, *extra)) for name, extra in per_file.items()
+        ),
+        link_command=(*cxx, *link_flags(environ, torch.lib)),
+        link_libraries=("-ltorch_cpu",),
+    )
+
+
+def cuda_library(root: Path, environ: Mapping[str, str]) -> Library:
+    """marlin/_C_cuda: the CUDA implementations; the only library that names a CUDA symbol."""
+    torch = find_torch()
+    cuda = find_cuda(environ, torch)
+    cxx = find_cxx(environ)
+    flags = (*compile_flags(environ, torch.include), "-DUSE_CUDA", "-isystem", str(cuda.include))
+    nvcc = (
+        str(cuda.nvcc),
+        *("-std=c++20", "-O3", "-ccbin", cxx[0], "-Werror=all-warnings"),
+        *("-Xcompiler", "-fPIC,-fvisibility=hidden,-Wall,-Wextra"),
+        *cuda.architectures,
+    )
+    sources = [Source(root / "csrc" / name, (*cxx, *flags)) for name in _CUDA_SOURCES]
+    sources += [Source(root / "csrc" / name, nvcc) for name in _CUDA_KERNELS]
+    return Library(
+        name="_C_cuda",
+        sources=tuple(sources),
+        link_command=(*cxx, *link_flags(environ, torch.lib), f"-L{cuda.lib}"),
+        link_libraries=("-ltorch_cpu", "-ltorch_cuda", f"-l:{cuda.runtime}"),
+    )

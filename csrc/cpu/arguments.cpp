@@ -1,0 +1,121 @@
+#include "arguments.h"
+
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "../common/error.h"
+#include "../common/math.h"
+
+namespace marlin::cpu {
+namespace {
+
+using torch::headeronly::ScalarType;
+
+std::string join(const int64_t* sizes, size_t count) {
+  std::string text = "(";
+  for (size_t i = 0; i < count; ++i) {
+    text += (i == 0 ? "" : ", ") + std::to_string(sizes[i]);
+  }
+  return text + (count == 1 ? ",)" : ")");
+}
+
+int64_t resolve_group_size(int64_t group_size, int64_t size_k) {
+  if (group_size == -1) return size_k;
+  if (group_size <= 0 || group_size % kGroupMultiple != 0) {
+    invalid_argument("group_size", "expected -1 or a positive multiple of ", kGroupMultiple,
+                     ", got ", group_size);
+  }
+  if (size_k % group_size != 0) {
+    invalid_argument("group_size", "expected a divisor of `size_k` = ", size_k, ", got ",
+                     group_size);
+  }
+  return group_size;
+}
+
+}  // namespace
+
+std::string describe_shape(const Tensor& tensor) {
+  const auto sizes = tensor.sizes();
+  return join(sizes.data(), sizes.size());
+}
+
+void check_cpu(const char* name, const Tensor& tensor) {
+  if (!tensor.is_cpu()) invalid_argument(name, "expected a tensor on the CPU, got another device");
+}
+
+void check_shape(const char* name, const Tensor& tensor, std::initializer_list<int64_t> expected) {
+  const auto sizes = tensor.sizes();
+  if (!std::equal(sizes.begin(), sizes.end(), expected.begin(), expected.end())) {
+    invalid_argument(name, "expected shape ", join(expected.begin(), expected.size()), ", got ",
+                     describe_shape(tensor));
+  }
+}
+
+void check_words(const char* name, const Tensor& tensor, std::initializer_list<int64_t> expected) {
+  check_cpu(name, tensor);
+  if (tensor.scalar_type() != ScalarType::Int) {
+    invalid_argument(name, "expected dtype int32, got ",
+                     torch::headeronly::toString(tensor.scalar_type()));
+  }
+  check_shape(name, tensor, expected);
+}
+
+Dtype check_float(const char* name, const Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case ScalarType::Half:
+      return Dtype::kFloat16;
+    case ScalarType::BFloat16:
+      return Dtype::kBFloat16;
+    case ScalarType::Float:
+      return Dtype::kFloat32;
+    default:
+      invalid_argument(name, "expected dtype float16, bfloat16 or float32, got ",
+                       torch::headeronly::toString(tensor.scalar_type()));
+  }
+}
+
+void check_sizes(int64_t size_n, int64_t size_k) {
+  if (size_n <= 0 || size_n % 8 != 0) {
+    invalid_argument("size_n", "expected a positive multiple of 8, got ", size_n);
+  }
+  if (size_k <= 0 || size_k % kGroupMultiple != 0) {
+    invalid_argument("size_k", "expected a positive multiple of ", kGroupMultiple, ", got ",
+                     size_k);
+  }
+}
+
+Tensor as_contiguous(const Tensor& tensor) {
+  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+}
+
+CheckedWeights check_weights(const Tensor& qweight, const Tensor& scales,
+                             const std::optional<Tensor>& qzeros, int64_t size_n, int64_t size_k,
+                             int64_t group_size) {
+  check_sizes(size_n, size_k);
+  const int64_t group = resolve_group_size(group_size, size_k);
+  const int64_t groups = size_k / group;
+
+  check_words("qweight", qweight,
+              {ceil_div(size_n, kBlockColumns), size_k / kWordRows, kBlockColumns});
+  check_cpu("scales", scales);
+  const Dtype scale_dtype = check_float("scales", scales);
+  check_shape("scales", scales, {groups, size_n});
+  if (qzeros.has_value()) check_words("qzeros", *qzeros, {groups, size_n / 8});
+
+  CheckedWeights checked{as_contiguous(qweight), as_contiguous(scales), std::nullopt, {}};
+  if (qzeros.has_value()) checked.qzeros = as_contiguous(*qzeros);
+  checked.weights = {
+      static_cast<const uint32_t*>(checked.qweight.const_data_ptr()),
+      checked.scales.const_data_ptr(),
+      checked.qzeros ? static_cast<const uint32_t*>(checked.qzeros->const_data_ptr()) : nullptr,
+      scale_dtype,
+      size_n,
+      size_k,
+      group,
+  };
+  return checked;
+}
+
+}  // namespace marlin::cpu

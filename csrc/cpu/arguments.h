@@ -1,0 +1,47 @@
+// Checks the tensors that come from Torch and turns them into the raw descriptions of the kernels.
+#pragma once
+
+#include <torch/csrc/stable/tensor.h>
+
+#include <cstdint>
+#include <initializer_list>
+#include <optional>
+#include <string>
+
+#include "microkernel.h"
+
+namespace marlin::cpu {
+
+using torch::stable::Tensor;
+
+// `sizes` as "(2, 3)", for messages.
+std::string describe_shape(const Tensor& tensor);
+
+void check_cpu(const char* name, const Tensor& tensor);
+void check_shape(const char* name, const Tensor& tensor, std::initializer_list<int64_t> expected);
+
+// int32, on the CPU, with exactly this shape.
+void check_words(const char* name, const Tensor& tensor, std::initializer_list<int64_t> expected);
+
+// Throws unless the dtype is float16, bfloat16 or float32.
+Dtype check_float(const char* name, const Tensor& tensor);
+
+// size_n a positive multiple of 8, size_k a positive multiple of 32.
+void check_sizes(int64_t size_n, int64_t size_k);
+
+// The tensor itself, or a contiguous copy of it.
+Tensor as_contiguous(const Tensor& tensor);
+
+// Keeps the contiguous tensors alive as long as `weights` points into them.
+struct CheckedWeights {
+  Tensor qweight;
+  Tensor scales;
+  std::optional<Tensor> qzeros;
+  Weights weights;
+};
+
+CheckedWeights check_weights(const Tensor& qweight, const Tensor& scales,
+                             const std::optional<Tensor>& qzeros, int64_t size_n, int64_t size_k,
+                             int64_t group_size);
+
+}  // namespace marlin::cpu

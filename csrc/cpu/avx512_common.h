@@ -1,0 +1,59 @@
+// Loads shared by the AVX-512 microkernels. Every function is static, so that each of their files
+// keeps its own copy and none can stand in for another file's.
+#pragma once
+
+#include <immintrin.h>
+
+#include "microkernel.h"
+
+namespace marlin::cpu::avx512 {
+
+inline constexpr int kLanes = 16;
+inline constexpr int kVectors =
+    static_cast<int>(kBlockColumns) / kLanes;  // of one block of columns
+
+// Bit i is set when column first + i exists.
+[[maybe_unused]] static __mmask16 column_mask(int64_t first, int64_t n) {
+  if (first >= n) return 0;
+  const int64_t left = n - first;
+  return left >= kLanes ? static_cast<__mmask16>(0xFFFF)
+                        : static_cast<__mmask16>((1u << left) - 1u);
+}
+
+// Elements [index, index + 16) as float32; the masked ones are zero and not touched.
+[[maybe_unused]] static __m512 load_floats(const void* data, Dtype dtype, int64_t index,
+                                           __mmask16 mask) {
+  switch (dtype) {
+    case Dtype::kFloat16: {
+      const uint16_t* p = static_cast<const uint16_t*>(data) + index;
+      return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, p));
+    }
+    case Dtype::kBFloat16: {
+      const uint16_t* p = static_cast<const uint16_t*>(data) + index;
+      const __m512i wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, p));
+      return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+    }
+    case Dtype::kFloat32:
+      break;
+  }
+  return _mm512_maskz_loadu_ps(mask, static_cast<const float*>(data) + index);
+}
+
+// Zero points of the columns [first, first + 16) as float32; first is a multiple of 16.
+[[maybe_unused]] static __m512 load_zeros(const Weights& weights, int64_t group, int64_t first) {
+  if (weights.zeros == nullptr) return _mm512_set1_ps(8.0f);
+  if (first >= weights.n) return _mm512_setzero_ps();
+  // Lane i needs nibble i % 8 of word i / 8. n is a multiple of 8, so the second word may be
+  // missing.
+  const uint32_t* words = weights.zeros + (group * weights.n + first) / 8;
+  const uint32_t low = words[0];
+  const uint32_t high = first + 8 < weights.n ? words[1] : 0u;
+  const __m512i both = _mm512_mask_set1_epi32(_mm512_set1_epi32(static_cast<int>(low)), 0xFF00,
+                                              static_cast<int>(high));
+  const __m512i shifts =
+      _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28);
+  const __m512i codes = _mm512_and_epi32(_mm512_srlv_epi32(both, shifts), _mm512_set1_epi32(15));
+  return _mm512_cvtepi32_ps(codes);
+}
+
+}  // namespace marlin::cpu::avx512

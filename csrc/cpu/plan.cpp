@@ -1,0 +1,44 @@
+#include "plan.h"
+
+#include <algorithm>
+
+#include "../common/math.h"
+#include "microkernel.h"
+
+namespace marlin::cpu {
+namespace {
+
+// 512 rows of k = 14336 in float32 are 28 MiB of panels; the weights are read again per chunk,
+// which at this many rows costs under one percent.
+constexpr int64_t kMaxChunkRows = 512;
+
+// Waking a sleeping thread costs about as much as this many multiply-adds on one core (10 us).
+constexpr int64_t kMinWorkPerThread = 1 << 19;
+
+// Threads take tasks as they get free. Four per thread even out a core that is busy elsewhere.
+constexpr int64_t kTasksPerThread = 4;
+
+}  // namespace
+
+Plan make_plan(const Problem& problem) {
+  Plan plan{};
+  plan.chunk_rows = std::min(problem.m, kMaxChunkRows);
+
+  // Equal passes: 7 rows at most 6 at a time run as 4 + 3, since a pass of 1 decodes as much as one
+  // of 6.
+  const int64_t passes = ceil_div(plan.chunk_rows, problem.max_rows);
+  plan.rows_per_pass = static_cast<int>(ceil_div(plan.chunk_rows, passes));
+
+  const int64_t work = plan.chunk_rows * problem.n * problem.k;
+  plan.workers = static_cast<int>(
+      std::clamp<int64_t>(work / kMinWorkPerThread, 1, std::max(problem.threads, 1)));
+
+  // Columns are cut first: a slice of the rows reads all the weights again.
+  const int64_t blocks = ceil_div(problem.n, kBlockColumns);
+  const int64_t wanted = plan.workers == 1 ? 1 : plan.workers * kTasksPerThread;
+  const int64_t slices = std::clamp<int64_t>(ceil_div(wanted, blocks), 1, passes);
+  plan.rows_per_task = ceil_div(passes, slices) * plan.rows_per_pass;
+  return plan;
+}
+
+}  // namespace marlin::cpu

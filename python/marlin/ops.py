@@ -1,0 +1,303 @@
+"""The compiled operators `torch.ops.marlin.*` as typed functions, with their fake kernels and autograd.
+
+The only module that touches the native libraries. It loads them when it is imported; a library that
+is absent or does not load is no error then, but ExtensionMissingError at the first call.
+
+Shapes, with K = size_k, N = size_n, G = K / group_size (1 for group_size -1); docs/architecture.md
+defines the plain and the packed layout.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from marlin.errors import (
+    ExtensionMissingError,
+    InternalError,
+    InvalidArgumentError,
+    KernelUnavailableError,
+    MarlinError,
+    UnsupportedError,
+)
+
+__all__ = ["KernelInfo", "dequantize", "gemm", "kernel_info", "repack", "unpack"]
+
+_BLOCK_COLUMNS = 64
+_CODES_PER_WORD = 8
+_MINIMUM_TORCH = (2, 10)
+_HOW_TO_BUILD = "build it with `npm run build:ext` or `python setup.py build_ext --inplace`"
+
+_FOLDER = Path(__file__).resolve().parent
+_CPU_LIBRARY = _FOLDER / "_C.abi3.so"
+_CUDA_LIBRARY = _FOLDER / "_C_cuda.abi3.so"
+
+# Errors of csrc arrive as RuntimeError("marlin:<code>: <sentence>").
+_NATIVE_ERROR = re.compile(r"marlin:(\w+): ([^\n]*)")
+_NATIVE_CODES: dict[str, type[MarlinError]] = {
+    error.code: error for error in (InvalidArgumentError, KernelUnavailableError, UnsupportedError)
+}
+
+
+@dataclass(frozen=True)
+class KernelInfo:
+    """Which kernel serves a device, and why."""
+
+    device: str
+    kernel: str
+    reason: str
+    available: tuple[str, ...]  # names that this machine can run, best first
+    forced: bool  # by MARLIN_CPU_KERNEL
+    threads: int  # that torch would use now
+    library: Path
+    torch_version: str  # of the headers that the library was built with
+
+
+def gemm(
+    a: Tensor,
+    qweight: Tensor,
+    scales: Tensor,
+    qzeros: Tensor | None,
+    bias: Tensor | None,
+    size_n: int,
+    size_k: int,
+    group_size: int,
+) -> Tensor:
+    """Multiplies activations with packed 4-bit weights: a @ w.T + bias, summed in float32.
+
+    Args:
+        a: (..., k) float16, bfloat16 or float32, k <= K; missing columns count as zero.
+        qweight: int32, packed by `repack` for the device of `a`.
+        scales: (G, N) float16, bfloat16 or float32.
+        qzeros: (G, N / 8) int32, or None: symmetric, every zero point is 8.
+        bias: (N,) float16, bfloat16 or float32, or None.
+        size_n: N, a multiple of 8.
+        size_k: K, a multiple of 32 and of group_size.
+        group_size: a multiple of 32, or -1 for one group over all of K.
+
+    Returns:
+        (..., N) in the dtype of `a`; differentiable in `a` and `bias`.
+
+    Raises:
+        InvalidArgumentError: an argument has another shape, dtype or device.
+        UnsupportedError: no kernel for this device, or a gradient of the scales is asked for.
+        KernelUnavailableError: MARLIN_CPU_KERNEL forces a kernel that cannot run here.
+        ExtensionMissingError: the library is not built or does not load.
+    """
+    return _call("gemm", a, qweight, scales, qzeros, bias, size_n, size_k, group_size)
+
+
+def repack(qweight: Tensor, size_n: int, size_k: int) -> Tensor:
+    """Turns plain codes (K / 8, N) int32 into the packed layout of their device.
+
+    Raises the errors of `gemm`.
+    """
+    return _call("repack", qweight, size_n, size_k)
+
+
+def unpack(qweight: Tensor, size_n: int, size_k: int) -> Tensor:
+    """Turns packed codes back into the plain layout (K / 8, N) int32: the inverse of `repack`.
+
+    Raises the errors of `gemm`.
+    """
+    return _call("unpack", qweight, size_n, size_k)
+
+
+def dequantize(
+    qweight: Tensor,
+    scales: Tensor,
+    qzeros: Tensor | None,
+    size_n: int,
+    size_k: int,
+    group_size: int,
+) -> Tensor:
+    """Turns packed weights into (N, K) floating point, in the dtype of `scales`.
+
+    Arguments and errors are those of `gemm`; not differentiable.
+    """
+    return _call("dequantize", qweight, scales, qzeros, size_n, size_k, group_size)
+
+
+def kernel_info(device: str | torch.device = "cpu") -> KernelInfo:
+    """Tells which kernel `gemm` uses on `device`, and why.
+
+    Raises:
+        KernelUnavailableError: MARLIN_CPU_KERNEL forces a kernel that cannot run here.
+        UnsupportedError: there is no kernel for this kind of device.
+        ExtensionMissingError: the library is not built or does not load.
+    """
+    kind = torch.device(device).type
+    if kind != "cpu":
+        raise UnsupportedError(f"`device`: expected cpu, the one with a gemm kernel, got {kind}")
+    _require_library()
+    info = _native_kernel_info()
+    if info.kernel is None:
+        raise KernelUnavailableError(info.reason.decode(errors="replace"))
+    return KernelInfo(
+        device=kind,
+        kernel=info.kernel.decode(),
+        reason=info.reason.decode(),
+        available=tuple(info.available.decode().split(",")),
+        forced=bool(info.forced),
+        threads=torch.get_num_threads(),
+        library=_CPU_LIBRARY,
+        torch_version=info.torch_version.decode(),
+    )
+
+
+def _call(name: str, *arguments: Tensor | int | None) -> Tensor:
+    _require_library()
+    op = getattr(torch.ops.marlin, name).default
+    if torch.compiler.is_compiling():
+        return op(*arguments)  # type: ignore[no-any-return]
+    try:
+        return op(*arguments)  # type: ignore[no-any-return]
+    except (RuntimeError, TypeError) as error:
+        _raise_typed(name, arguments, error)
+
+
+def _raise_typed(
+    name: str, arguments: tuple[Tensor | int | None, ...], error: RuntimeError | TypeError
+) -> NoReturn:
+    """Raises the typed error for one that came out of `torch.ops.marlin.<name>`."""
+    native = _NATIVE_ERROR.search(str(error))
+    if native is not None:
+        code, sentence = native.groups()
+        raise _NATIVE_CODES.get(code, InternalError)(sentence) from None
+
+    schema = getattr(torch.ops.marlin, name).default._schema
+    tensors: dict[str, Tensor] = {}
+    for parameter, value in zip(schema.arguments, arguments, strict=True):
+        kind = str(parameter.type)
+        if isinstance(value, Tensor):
+            tensors[parameter.name] = value
+        expected = int if kind == "int" else Tensor
+        allowed = isinstance(value, expected) or (value is None and kind.startswith("Optional"))
+        if not allowed:
+            raise InvalidArgumentError(
+                f"`{parameter.name}`: expected {kind}, got {type(value).__name__}"
+            ) from error
+    devices = {parameter: tensor.device.type for parameter, tensor in tensors.items()}
+    if len(set(devices.values())) > 1:
+        raise InvalidArgumentError(f"expected all tensors on one device, got {devices}") from error
+    if isinstance(error, NotImplementedError):
+        kind = next(iter(devices.values()))
+        raise UnsupportedError(f"`{name}`: expected a tensor on the CPU, got {kind}") from error
+    raise error
+
+
+class _NativeKernelInfo(ctypes.Structure):
+    """Mirror of MarlinKernelInfo in csrc/kernel_info.cpp."""
+
+    _fields_ = (
+        ("kernel", ctypes.c_char_p),
+        ("reason", ctypes.c_char_p),
+        ("available", ctypes.c_char_p),
+        ("torch_version", ctypes.c_char_p),
+        ("forced", ctypes.c_int),
+    )
+
+
+def _native_kernel_info() -> Any:
+    library = ctypes.CDLL(str(_CPU_LIBRARY))
+    library.marlin_cpu_kernel_info.restype = ctypes.POINTER(_NativeKernelInfo)
+    return library.marlin_cpu_kernel_info().contents
+
+
+def _register_fakes() -> None:
+    @torch.library.register_fake("marlin::gemm")
+    def _(
+        a: Tensor,
+        qweight: Tensor,
+        scales: Tensor,
+        qzeros: Tensor | None,
+        bias: Tensor | None,
+        size_n: int,
+        size_k: int,
+        group_size: int,
+    ) -> Tensor:
+        torch._check(a.shape[-1] <= size_k)
+        return a.new_empty((*a.shape[:-1], size_n))
+
+    @torch.library.register_fake("marlin::repack")
+    def _(qweight: Tensor, size_n: int, size_k: int) -> Tensor:
+        blocks = (size_n + _BLOCK_COLUMNS - 1) // _BLOCK_COLUMNS
+        return qweight.new_empty((blocks, size_k // _CODES_PER_WORD, _BLOCK_COLUMNS))
+
+    @torch.library.register_fake("marlin::unpack")
+    def _(qweight: Tensor, size_n: int, size_k: int) -> Tensor:
+        return qweight.new_empty((size_k // _CODES_PER_WORD, size_n))
+
+    @torch.library.register_fake("marlin::dequantize")
+    def _(
+        qweight: Tensor,
+        scales: Tensor,
+        qzeros: Tensor | None,
+        size_n: int,
+        size_k: int,
+        group_size: int,
+    ) -> Tensor:
+        return scales.new_empty((size_n, size_k))
+
+
+def _setup_gemm_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    a, qweight, scales, qzeros, _, size_n, size_k, group_size = inputs
+    if scales.requires_grad:
+        raise UnsupportedError("`scales`: expected no gradient, got requires_grad=True")
+    ctx.save_for_backward(qweight, scales, qzeros)
+    ctx.columns = a.shape[-1]
+    ctx.sizes = (size_n, size_k, group_size)
+
+
+def _backward_gemm(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    qweight, scales, qzeros = ctx.saved_tensors
+    grad_a = grad_bias = None
+    if ctx.needs_input_grad[0]:
+        # In the wider dtype the product code * scale is rounded once, to the dtype of the gradient.
+        wide = torch.promote_types(scales.dtype, grad.dtype)
+        weight = torch.ops.marlin.dequantize(qweight, scales.to(wide), qzeros, *ctx.sizes)
+        grad_a = grad @ weight.to(grad.dtype)[:, : ctx.columns]
+    if ctx.needs_input_grad[4]:
+        grad_bias = grad.reshape(-1, grad.shape[-1]).sum(0)
+    return grad_a, None, None, None, grad_bias, None, None, None
+
+
+def _load() -> None:
+    """Loads the libraries; ExtensionMissingError says why it failed and how to build them."""
+    version = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
+    if version < _MINIMUM_TORCH:
+        raise ExtensionMissingError(f"expected torch >= 2.10, got {torch.__version__}")
+    if not _CPU_LIBRARY.is_file():
+        raise ExtensionMissingError(f"{_CPU_LIBRARY} does not exist: {_HOW_TO_BUILD}")
+    libraries = [_CPU_LIBRARY]
+    if torch.version.cuda is not None and _CUDA_LIBRARY.is_file():
+        libraries.append(_CUDA_LIBRARY)
+    for library in libraries:
+        try:
+            torch.ops.load_library(library)
+        except OSError as error:
+            raise ExtensionMissingError(
+                f"{library} does not load in torch {torch.__version__} ({error}): {_HOW_TO_BUILD}"
+            ) from error
+    _register_fakes()
+    torch.library.register_autograd(
+        "marlin::gemm", _backward_gemm, setup_context=_setup_gemm_context
+    )
+
+
+_load_error: ExtensionMissingError | None = None
+try:
+    _load()
+except ExtensionMissingError as _error:
+    _load_error = _error
+
+
+def _require_library() -> None:
+    if _load_error is not None:
+        raise _load_error
