@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .errors import InvalidArgumentError
-from .primitives import (
+from marlin.errors import InvalidArgumentError
+from marlin.primitives import (
     BITS,
     CODES_PER_WORD,
     MAX_CODE,

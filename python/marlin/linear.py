@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from typing_extensions import Self
 
-from . import ops
-from .errors import InvalidArgumentError
-from .layouts import pad_plain
-from .primitives import (
+from marlin import ops
+from marlin.errors import InvalidArgumentError
+from marlin.layouts import pad_plain
+from marlin.primitives import (
     CODES_PER_WORD,
     FLOAT_DTYPES,
     check_group_size,
@@ -26,7 +26,7 @@ from .primitives import (
     padded_in_features,
     padded_out_features,
 )
-from .rounding import quantize
+from marlin.rounding import quantize
 
 __all__ = ["Int4Linear"]
 
@@ -230,7 +230,7 @@ class Int4Linear(nn.Module):
         if torch.is_autocast_enabled(device) and input.dtype in FLOAT_DTYPES:
             input = input.to(torch.get_autocast_dtype(device))
         padding = self.size_n - self.out_features
-        bias = self.bias
+        bias: Tensor | None = self.bias
         if bias is not None and padding:
             bias = functional.pad(bias, (0, padding))
         output = ops.gemm(
@@ -258,14 +258,16 @@ class Int4Linear(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         before = self.qweight.device
         after = fn(torch.empty(0, dtype=torch.int32, device=before)).device
-        if after.type == before.type:
-            return super()._apply(fn, recurse)
         # Each type of device has a packed layout of its own.
-        self.qweight = self.plain_qweight()
+        moves = after.type != before.type
+        if moves:
+            self.qweight = self.plain_qweight()
         try:
-            return super()._apply(fn, recurse)
+            super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         finally:
-            self.qweight = self._pack(self.qweight)
+            if moves:
+                self.qweight = self._pack(self.qweight)
+        return self
 
     def _save_to_state_dict(
         self, destination: dict[str, Any], prefix: str, keep_vars: bool

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .errors import InvalidArgumentError
+from marlin.errors import InvalidArgumentError
 
 __all__ = [
     "BITS",

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .errors import InvalidArgumentError
-from .primitives import (
+from marlin.errors import InvalidArgumentError
+from marlin.primitives import (
     FLOAT_DTYPES,
     MAX_CODE,
     SYMMETRIC_ZERO,

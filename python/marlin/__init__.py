@@ -1,0 +1,12 @@
+"""4-bit Linear layers for PyTorch: `quantize_(model)`, `Int4Linear`, and the kernels under them."""
+
+from __future__ import annotations
+
+from marlin import errors
+from marlin.linear import Int4Linear
+from marlin.ops import kernel_info
+from marlin.quantize import quantize_
+from marlin.report import QuantizeReport
+
+__version__ = "0.1.0"
+__all__ = ["Int4Linear", "QuantizeReport", "__version__", "errors", "kernel_info", "quantize_"]
