@@ -27,7 +27,7 @@ def _extension(name: str) -> Extension:
 
 
 class BuildNative(build_ext):
-    """Replaces setuptools' compiler driver: flags per file, one line per file, only what changed."""
+    """In place of setuptools' compiler driver: flags and a line per file."""
 
     def finalize_options(self) -> None:
         try:
@@ -38,7 +38,7 @@ class BuildNative(build_ext):
         super().finalize_options()
 
     def copy_extensions_to_source(self) -> None:
-        """Replaces the in-place libraries in one step: a running process keeps the one it mapped."""
+        """Replaces each library in one step: a running process keeps the file it has mapped."""
         build_py = self.get_finalized_command("build_py")
         for extension in self.extensions:
             inplace, built = self._get_inplace_equivalent(build_py, extension)

@@ -71,5 +71,5 @@ def compile_flags(environ: Mapping[str, str], torch_include: Path) -> list[str]:
 
 
 def link_flags(environ: Mapping[str, str], torch_lib: Path) -> list[str]:
-    """Flags of every library. No rpath: the torch in the process has loaded its libraries already."""
+    """Flags of every library. No rpath: the process has already loaded its own torch."""
     return ["-shared", *_mode_flags(environ), f"-L{torch_lib}"]

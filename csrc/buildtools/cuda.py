@@ -1,4 +1,4 @@
-"""Decides whether the CUDA library is built and finds nvcc. Runs no GPU code and imports no torch."""
+"""Decides whether the CUDA library is built, and finds nvcc. Imports no torch."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def cpu_library(root: Path, environ: Mapping[str, str]) -> Library:
     torch = find_torch()
     cxx = find_cxx(environ)
     flags = compile_flags(environ, torch.include)
-    per_file = {name: () for name in _CPU_SOURCES} | kernel_flags()
+    per_file = dict.fromkeys(_CPU_SOURCES, ()) | kernel_flags()
     return Library(
         name="_C",
         sources=tuple(

@@ -1,7 +1,7 @@
-"""The compiled operators `torch.ops.marlin.*` as typed functions, with their fake kernels and autograd.
+"""The compiled operators `torch.ops.marlin.*`: typed functions, fake kernels, autograd.
 
 The only module that touches the native libraries. It loads them when it is imported; a library that
-is absent or does not load is no error then, but ExtensionMissingError at the first call.
+is absent or does not load is no error then, but an ExtensionMissingError at the first call.
 
 Shapes, with K = size_k, N = size_n, G = K / group_size (1 for group_size -1); docs/architecture.md
 defines the plain and the packed layout.
@@ -13,7 +13,7 @@ import ctypes
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn, Protocol
 
 import torch
 from torch import Tensor
@@ -195,6 +195,12 @@ def _raise_typed(
 class _NativeKernelInfo(ctypes.Structure):
     """Mirror of MarlinKernelInfo in csrc/kernel_info.cpp."""
 
+    kernel: bytes | None
+    reason: bytes
+    available: bytes
+    torch_version: bytes
+    forced: int
+
     _fields_ = (
         ("kernel", ctypes.c_char_p),
         ("reason", ctypes.c_char_p),
@@ -204,49 +210,62 @@ class _NativeKernelInfo(ctypes.Structure):
     )
 
 
-def _native_kernel_info() -> Any:
-    library = ctypes.CDLL(str(_CPU_LIBRARY))
-    library.marlin_cpu_kernel_info.restype = ctypes.POINTER(_NativeKernelInfo)
-    return library.marlin_cpu_kernel_info().contents
+def _native_kernel_info() -> _NativeKernelInfo:
+    ask = ctypes.CDLL(str(_CPU_LIBRARY)).marlin_cpu_kernel_info
+    ask.restype = ctypes.POINTER(_NativeKernelInfo)
+    info: _NativeKernelInfo = ask().contents
+    return info
 
 
-def _register_fakes() -> None:
-    @torch.library.register_fake("marlin::gemm")
-    def _(
-        a: Tensor,
-        qweight: Tensor,
-        scales: Tensor,
-        qzeros: Tensor | None,
-        bias: Tensor | None,
-        size_n: int,
-        size_k: int,
-        group_size: int,
-    ) -> Tensor:
-        torch._check(a.shape[-1] <= size_k)
-        return a.new_empty((*a.shape[:-1], size_n))
-
-    @torch.library.register_fake("marlin::repack")
-    def _(qweight: Tensor, size_n: int, size_k: int) -> Tensor:
-        blocks = (size_n + _BLOCK_COLUMNS - 1) // _BLOCK_COLUMNS
-        return qweight.new_empty((blocks, size_k // _CODES_PER_WORD, _BLOCK_COLUMNS))
-
-    @torch.library.register_fake("marlin::unpack")
-    def _(qweight: Tensor, size_n: int, size_k: int) -> Tensor:
-        return qweight.new_empty((size_k // _CODES_PER_WORD, size_n))
-
-    @torch.library.register_fake("marlin::dequantize")
-    def _(
-        qweight: Tensor,
-        scales: Tensor,
-        qzeros: Tensor | None,
-        size_n: int,
-        size_k: int,
-        group_size: int,
-    ) -> Tensor:
-        return scales.new_empty((size_n, size_k))
+def _fake_gemm(
+    a: Tensor,
+    qweight: Tensor,
+    scales: Tensor,
+    qzeros: Tensor | None,
+    bias: Tensor | None,
+    size_n: int,
+    size_k: int,
+    group_size: int,
+) -> Tensor:
+    return a.new_empty((*a.shape[:-1], size_n))
 
 
-def _setup_gemm_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+def _fake_repack(qweight: Tensor, size_n: int, size_k: int) -> Tensor:
+    blocks = (size_n + _BLOCK_COLUMNS - 1) // _BLOCK_COLUMNS
+    return qweight.new_empty((blocks, size_k // _CODES_PER_WORD, _BLOCK_COLUMNS))
+
+
+def _fake_unpack(qweight: Tensor, size_n: int, size_k: int) -> Tensor:
+    return qweight.new_empty((size_k // _CODES_PER_WORD, size_n))
+
+
+def _fake_dequantize(
+    qweight: Tensor,
+    scales: Tensor,
+    qzeros: Tensor | None,
+    size_n: int,
+    size_k: int,
+    group_size: int,
+) -> Tensor:
+    return scales.new_empty((size_n, size_k))
+
+
+class _GemmContext(Protocol):
+    """What autograd hands from forward to backward, as far as it is used here."""
+
+    saved_tensors: tuple[Tensor, Tensor, Tensor | None]
+    needs_input_grad: tuple[bool, ...]
+    columns: int
+    sizes: tuple[int, int, int]
+
+    def save_for_backward(self, *tensors: Tensor | None) -> None: ...
+
+
+def _setup_gemm_context(
+    ctx: _GemmContext,
+    inputs: tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None, int, int, int],
+    output: Tensor,
+) -> None:
     a, qweight, scales, qzeros, _, size_n, size_k, group_size = inputs
     if scales.requires_grad:
         raise UnsupportedError("`scales`: expected no gradient, got requires_grad=True")
@@ -255,7 +274,7 @@ def _setup_gemm_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> No
     ctx.sizes = (size_n, size_k, group_size)
 
 
-def _backward_gemm(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+def _backward_gemm(ctx: _GemmContext, grad: Tensor) -> tuple[Tensor | None, ...]:
     qweight, scales, qzeros = ctx.saved_tensors
     grad_a = grad_bias = None
     if ctx.needs_input_grad[0]:
@@ -280,12 +299,15 @@ def _load() -> None:
         libraries.append(_CUDA_LIBRARY)
     for library in libraries:
         try:
-            torch.ops.load_library(library)
+            torch.ops.load_library(library)  # type: ignore[no-untyped-call]
         except OSError as error:
             raise ExtensionMissingError(
                 f"{library} does not load in torch {torch.__version__} ({error}): {_HOW_TO_BUILD}"
             ) from error
-    _register_fakes()
+    torch.library.register_fake("marlin::gemm", _fake_gemm)
+    torch.library.register_fake("marlin::repack", _fake_repack)
+    torch.library.register_fake("marlin::unpack", _fake_unpack)
+    torch.library.register_fake("marlin::dequantize", _fake_dequantize)
     torch.library.register_autograd(
         "marlin::gemm", _backward_gemm, setup_context=_setup_gemm_context
     )
