@@ -1,0 +1,400 @@
+"""Values <-> wire: tensors in frames or in the shared memory, handles, and everything plain.
+
+A reader and a writer belong to one client, because handles and shared memory do. Knows no socket.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import torch
+
+from marlin.errors import (
+    MarlinError,
+    MessageTooLargeError,
+    NotSerializableError,
+    ProtocolError,
+)
+from marlin.worker import protocol
+from marlin.worker.arena import Arena, Mention
+from marlin.worker.handles import Handle, HandleTable, describe_dtype, qualified_type
+from marlin.worker.limits import check_control
+from marlin.worker.protocol import ClientMessage, Limits, WorkerMessage
+
+__all__ = [
+    "DTYPES",
+    "UNREADABLE",
+    "Encoded",
+    "MessageReader",
+    "MessageWriter",
+    "allocate_tensor",
+    "dtype_named",
+]
+
+DTYPES: Final = {
+    describe_dtype(dtype): dtype
+    for dtype in (
+        torch.float32,
+        torch.float64,
+        torch.float16,
+        torch.bfloat16,
+        torch.int8,
+        torch.uint8,
+        torch.int16,
+        torch.int32,
+        torch.int64,
+        torch.bool,
+    )
+}
+_NAMES: Final = {dtype: name for name, dtype in DTYPES.items()}
+_MAX_DIMENSIONS: Final = 8
+_MAX_BYTES: Final = 2**63 - 1
+# Below this a tensor travels in a frame: a block costs two messages (mention, release), and a copy
+# of this size costs less than the second one.
+_INLINE_BYTES: Final = 4096
+_INT64_MIN: Final = -(2**63)
+_UINT64_MAX: Final = 2**64 - 1
+
+# What msgspec raises for bytes that are no message, and for map keys that Python cannot hash.
+UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, TypeError, ValueError)
+
+_tensor_decoder: Final = msgspec.msgpack.Decoder(tuple[str, list[int], list[int | str]])
+_handle_decoder: Final = msgspec.msgpack.Decoder(tuple[protocol.UInt])
+
+
+def dtype_named(name: str) -> torch.dtype | None:
+    """torch.float32 for `float32`; None for a dtype that does not travel."""
+    return DTYPES.get(name)
+
+
+def allocate_tensor(arena: Arena | None, dtype: torch.dtype, shape: Sequence[int]) -> torch.Tensor:
+    """An uninitialised tensor in the worker's partition, or in plain memory without an arena."""
+    nbytes = math.prod(shape) * dtype.itemsize
+    if arena is None or nbytes == 0:
+        return torch.empty(list(shape), dtype=dtype)
+    return torch.frombuffer(arena.allocate(nbytes), dtype=dtype).view(list(shape))
+
+
+class MessageReader:
+    """Decodes what one client sends; tensors arrive as views, handles as the objects themselves."""
+
+    def __init__(self, limits: Limits, handles: HandleTable, arena: Arena | None) -> None:
+        self._limits = limits
+        self._handles = handles
+        self._arena = arena
+        self._decoder = protocol.client_decoder(self._extension)
+        self._frames: Sequence[memoryview] = ()
+        self._taken: list[tuple[int, int]] = []
+
+    def read(self, control: bytes, frames: Sequence[memoryview] = ()) -> ClientMessage:
+        """The message; raises ProtocolError and its kin. A refused one gives its blocks back."""
+        check_control(control, self._limits)
+        self._frames = frames
+        self._taken.clear()
+        try:
+            return self._decoder.decode(control)
+        except MarlinError:
+            self._give_back(control)
+            raise
+        except UNREADABLE as error:
+            self._give_back(control)
+            raise ProtocolError(f"The message is malformed: {error}.") from error
+        finally:
+            self._frames = ()
+
+    def _extension(self, code: int, payload: memoryview) -> object:
+        if code == protocol.HANDLE_CODE:
+            return self._handles.get(_handle_decoder.decode(payload)[0])
+        if code == protocol.TENSOR_CODE:
+            return self._tensor(*_tensor_decoder.decode(payload))
+        raise ProtocolError(f"The message uses extension {code}; only 1 and 2 are known.")
+
+    def _tensor(self, name: str, shape: list[int], storage: list[int | str]) -> torch.Tensor:
+        dtype = DTYPES.get(name)
+        if dtype is None:
+            raise ProtocolError(f"A tensor's dtype must be one of {', '.join(DTYPES)}, got {name}.")
+        if len(shape) > _MAX_DIMENSIONS or any(size < 0 for size in shape):
+            raise ProtocolError(
+                f"A tensor's shape must be at most {_MAX_DIMENSIONS} non-negative integers, "
+                f"got {shape}."
+            )
+        # Python integers do not overflow; the bound keeps what reaches torch within 64 bits.
+        nbytes = math.prod(shape) * dtype.itemsize
+        if max((nbytes, *shape)) > _MAX_BYTES:
+            raise ProtocolError(f"A tensor's bytes must fit in 63 bits, got shape {shape}.")
+        memory = self._storage(storage, nbytes)
+        if nbytes == 0:
+            return torch.empty(shape, dtype=dtype)
+        return torch.frombuffer(memory, dtype=dtype).view(shape)
+
+    def _storage(self, storage: list[int | str], nbytes: int) -> memoryview | bytearray:
+        match storage:
+            case ["frame", int(index)]:
+                if not 1 <= index <= len(self._frames):
+                    raise ProtocolError(
+                        f"A tensor names frame {index}, but the message has {len(self._frames)}."
+                    )
+                memory = self._frames[index - 1]
+                size = len(memory)
+            case ["block", str(owner), int(block), int(generation), int(offset), int(size)]:
+                if min(block, generation, offset, size) < 0:
+                    raise ProtocolError(f"A tensor's storage has a negative number: {storage}.")
+            case _:
+                raise ProtocolError(
+                    "A tensor's storage must be [frame, index] or "
+                    f"[block, owner, block, generation, offset, bytes], got {storage}."
+                )
+        if size != nbytes:
+            raise ProtocolError(
+                f"A tensor's shape needs {nbytes} bytes, but its storage has {size}."
+            )
+        if storage[0] == "frame":
+            return memory
+        if self._arena is None:
+            raise ProtocolError("A tensor names the shared memory, but this client has none.")
+        if offset % 8:
+            raise ProtocolError(f"A tensor's offset must be a multiple of 8, got {offset}.")
+        if owner == "worker":
+            return self._arena.open_worker(block, generation, offset, size)
+        if owner != "client":
+            raise ProtocolError(f"A block's owner must be client or worker, got {owner}.")
+        memory = self._arena.open_client(block, generation, offset, size)
+        self._taken.append((block, generation))
+        return memory
+
+    def _give_back(self, control: bytes) -> None:
+        """Gives back the client's blocks that a refused message mentions.
+
+        Those of which a view was made go back when the view dies, the others here.
+        """
+        if self._arena is None:
+            return
+        mentioned: Counter[tuple[int, int]] = Counter()
+
+        def note(code: int, payload: memoryview) -> None:
+            if code != protocol.TENSOR_CODE:
+                return
+            match _tensor_decoder.decode(payload)[2]:
+                case ["block", "client", int(block), int(generation), *_]:
+                    mentioned[block, generation] += 1
+
+        # Where it becomes unreadable, what came before is in `mentioned`.
+        with contextlib.suppress(*UNREADABLE):
+            msgspec.msgpack.Decoder(ext_hook=note).decode(control)
+        mentioned.subtract(self._taken)
+        for (block, generation), count in mentioned.items():
+            for _ in range(count):
+                self._arena.give_back(block, generation)
+
+
+@dataclass(slots=True)
+class Encoded:
+    """Frames to send, and the tensors that must live until they are sent."""
+
+    frames: list[bytes]
+    keep: list[torch.Tensor] = field(default_factory=list)
+
+
+class _UnserializableError(Exception):
+    """A value that cannot travel; `place` grows from the inside out."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.place: list[str] = []
+
+
+class MessageWriter:
+    """Encodes what goes to one client. Used by one thread at a time.
+
+    A message that is refused leaves nothing behind: its handles and references are taken back.
+    """
+
+    def __init__(self, limits: Limits, handles: HandleTable, arena: Arena | None) -> None:
+        self._limits = limits
+        self._handles = handles
+        self._arena = arena
+        self._encoded = Encoded([b""])
+        self._elements = 0
+        self._undo_handles: list[int] = []
+        self._undo_blocks: list[tuple[int, int]] = []
+
+    def result(self, call_id: int, value: object) -> Encoded:
+        """A `result`; raises NotSerializableError, ArenaFullError or MessageTooLargeError."""
+        if value is None:
+            return Encoded([protocol.encode(protocol.Result(call_id))])
+        return self._write(lambda wire: protocol.Result(call_id, wire), value)
+
+    def item(self, call_id: int, seq: int, value: object) -> Encoded:
+        """An `item`; raises as `result` does."""
+        return self._write(lambda wire: protocol.Item(call_id, seq, wire), value)
+
+    def _write(self, make: Callable[[object], WorkerMessage], value: object) -> Encoded:
+        self._encoded = encoded = Encoded([b""])
+        self._elements = 8  # the message's own map
+        self._undo_handles.clear()
+        self._undo_blocks.clear()
+        try:
+            # The message's map is level 1, so a container in its place is level 2.
+            control = protocol.encode(make(self._convert(value, 2)))
+            self._check(control)
+        except BaseException as error:
+            self._undo()
+            if isinstance(error, _UnserializableError):
+                place = "".join(error.place[::-1]) or "itself"
+                raise NotSerializableError(
+                    f"The value cannot travel: {error} (at {place} in it). "
+                    "Keep it as a handle, or convert it first."
+                ) from None
+            if isinstance(error, UnicodeEncodeError):
+                raise NotSerializableError(
+                    "The value cannot travel: a string in it has lone surrogates."
+                ) from error
+            raise
+        encoded.frames[0] = control
+        return encoded
+
+    def _check(self, control: bytes) -> None:
+        limits = self._limits
+        if len(control) > limits.max_control_bytes or self._elements > limits.max_elements:
+            raise MessageTooLargeError(
+                f"The value needs {len(control)} bytes and {self._elements} entries in the control "
+                f"frame, which holds {limits.max_control_bytes} and {limits.max_elements}; "
+                "return a tensor, or several values."
+            )
+
+    def _undo(self) -> None:
+        for handle_id in self._undo_handles:
+            self._handles.release(handle_id)
+        if self._arena is not None:
+            for block, generation in self._undo_blocks:
+                self._arena.release(block, generation, 1)
+
+    def _convert(self, value: object, depth: int) -> object:
+        kind = type(value)
+        self._elements += 1
+        if value is None or kind is bool or kind is float or kind is str or kind is bytes:
+            return value
+        if kind is int or (isinstance(value, int) and kind is not bool):
+            if not _INT64_MIN <= value <= _UINT64_MAX:  # type: ignore[operator]
+                raise _UnserializableError("an integer beyond 64 bits")
+            return int(value)  # type: ignore[call-overload]
+        if isinstance(value, Handle):
+            return self._handle(value)
+        if isinstance(value, torch.Tensor):
+            return self._tensor(value)
+        if isinstance(value, dict):
+            return self._map(value, depth)
+        if isinstance(value, (list, tuple)):
+            return self._array(value, depth)
+        if isinstance(value, np.ndarray):
+            return self._tensor(_from_numpy(value))
+        if isinstance(value, np.generic):
+            return self._convert(value.item(), depth)
+        if isinstance(value, (bytearray, memoryview)):
+            return bytes(value)
+        if isinstance(value, float):
+            return float(value)
+        if isinstance(value, str):
+            return str.__str__(value)
+        raise _UnserializableError(f"a {qualified_type(value)}")
+
+    def _array(self, value: Sequence[object], depth: int) -> list[object]:
+        self._check_depth(depth)
+        wire: list[object] = []
+        for index, entry in enumerate(value):
+            try:
+                wire.append(self._convert(entry, depth + 1))
+            except _UnserializableError as error:
+                error.place.append(f"[{index}]")
+                raise
+        return wire
+
+    def _map(self, value: dict[object, object], depth: int) -> dict[str, object]:
+        self._check_depth(depth)
+        wire: dict[str, object] = {}
+        for key, entry in value.items():
+            if not isinstance(key, str):
+                raise _UnserializableError(f"a map with a key of type {qualified_type(key)}")
+            self._elements += 1
+            try:
+                wire[str.__str__(key)] = self._convert(entry, depth + 1)
+            except _UnserializableError as error:
+                error.place.append(f"[{key!r}]")
+                raise
+        return wire
+
+    def _check_depth(self, depth: int) -> None:
+        if depth > self._limits.max_depth:
+            raise _UnserializableError(f"more than {self._limits.max_depth} levels of nesting")
+
+    def _handle(self, handle: Handle) -> msgspec.msgpack.Ext:
+        handle_id = self._handles.add(handle.value)
+        self._undo_handles.append(handle_id)
+        self._elements += 4
+        meta = self._convert(dict(handle.meta), 2)
+        payload = [handle_id, handle.kind, handle.type, meta]
+        return msgspec.msgpack.Ext(protocol.HANDLE_CODE, msgspec.msgpack.encode(payload))
+
+    def _tensor(self, tensor: torch.Tensor) -> msgspec.msgpack.Ext:
+        if tensor.layout is not torch.strided or tensor.is_quantized:
+            raise _UnserializableError(f"a tensor of layout {tensor.layout}")
+        if tensor.device.type == "meta":
+            raise _UnserializableError("a tensor on the meta device, which has no data")
+        name = _NAMES.get(tensor.dtype)
+        if name is None:
+            raise _UnserializableError(f"a tensor of dtype {describe_dtype(tensor.dtype)}")
+        if tensor.dim() > _MAX_DIMENSIONS:
+            raise _UnserializableError(f"a tensor of {tensor.dim()} dimensions")
+        self._elements += 12 + tensor.dim()
+        payload = [name, list(tensor.shape), self._store(tensor.detach())]
+        return msgspec.msgpack.Ext(protocol.TENSOR_CODE, msgspec.msgpack.encode(payload))
+
+    def _store(self, tensor: torch.Tensor) -> list[object]:
+        nbytes = tensor.numel() * tensor.element_size()
+        on_cpu = tensor.device.type == "cpu" and tensor.is_contiguous() and not tensor.is_neg()
+        arena = self._arena
+        if arena is not None and nbytes and on_cpu:
+            place = arena.mention(tensor.data_ptr(), nbytes)
+            if place is not None:
+                return self._mentioned(tensor, place)
+        frames = self._encoded.frames
+        # Frames run out before blocks do, so a long list of small tensors turns to blocks.
+        if arena is None or (nbytes < _INLINE_BYTES and len(frames) <= self._limits.max_frames):
+            if len(frames) > self._limits.max_frames:
+                raise MessageTooLargeError(
+                    f"The value must have at most {self._limits.max_frames} tensors, got more."
+                )
+            if nbytes > self._limits.max_frame_bytes:
+                raise MessageTooLargeError(
+                    f"A tensor outside the shared memory must have at most "
+                    f"{self._limits.max_frame_bytes} bytes, got {nbytes}."
+                )
+            # A snapshot: the tensor may be written to before the frame has left.
+            flat = tensor.resolve_neg().cpu().contiguous().view(-1)
+            frames.append(flat.view(torch.uint8).numpy().tobytes() if nbytes else b"")
+            return ["frame", len(frames) - 1]
+        copy = allocate_tensor(arena, tensor.dtype, tensor.shape)
+        copy.copy_(tensor)
+        place = arena.mention(copy.data_ptr(), nbytes)
+        assert place is not None, "a tensor just allocated in the arena can be named"
+        return self._mentioned(copy, place)
+
+    def _mentioned(self, tensor: torch.Tensor, place: Mention) -> list[object]:
+        if place.owner == "worker":
+            self._undo_blocks.append((place.block, place.generation))
+        self._encoded.keep.append(tensor)
+        return ["block", place.owner, place.block, place.generation, place.offset, place.bytes]
+
+
+def _from_numpy(array: np.ndarray[Any, np.dtype[Any]]) -> torch.Tensor:
+    if array.dtype.name not in DTYPES or not array.dtype.isnative:
+        raise _UnserializableError(f"a numpy array of dtype {array.dtype}")
+    # torch warns about memory that it may not write, and cannot take negative strides.
+    return torch.from_numpy(np.require(array, requirements=["C", "W"]))

@@ -1,0 +1,168 @@
+"""Runs calls one after another on the thread of torch, and streams item by item between them.
+
+Knows no socket: what goes to a client is handed to `post`. Every exception of a call, whatever it
+is, ends that call and nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+
+from marlin.errors import CancelledError
+from marlin.worker import protocol
+from marlin.worker.codec import Encoded
+from marlin.worker.failures import describe_failure
+from marlin.worker.session import Outgoing, RunningCall
+
+__all__ = ["Executor", "error_reply"]
+
+_log = logging.getLogger(__name__)
+
+
+def error_reply(call_id: int | None, error: BaseException) -> list[bytes]:
+    """Frames of an `error` message."""
+    return [protocol.encode(protocol.ErrorReply(call_id, describe_failure(error)))]
+
+
+class Executor:
+    """`run` is the thread of torch; the other methods are for the I/O thread."""
+
+    def __init__(self, post: Callable[[Outgoing], None]) -> None:
+        self._post = post
+        self._lock = threading.Lock()
+        # Calls whose turn has come, garbage to drop in our thread, and None to end.
+        self._queue: SimpleQueue[RunningCall | list[object] | None] = SimpleQueue()
+        self.running: RunningCall | None = None
+
+    def run(self) -> None:
+        """Serves until `stop`."""
+        while (task := self._queue.get()) is not None:
+            if isinstance(task, RunningCall):
+                self._turn(task)
+            else:
+                task.clear()
+            # A name that outlives its turn would keep tensors alive while we wait.
+            del task
+
+    def stop(self) -> None:
+        """Ends `run` after what is queued by now."""
+        self._queue.put(None)
+
+    def submit(self, call: RunningCall) -> None:
+        """Queues a call. A stream without credit waits for some first."""
+        if call.handler.is_stream and call.credit == 0:
+            call.state = "parked"
+        else:
+            self._queue.put(call)
+
+    def add_credit(self, call: RunningCall, items: int) -> None:
+        """Lets a stream send `items` more."""
+        with self._lock:
+            call.credit += items
+            if call.state == "parked" and call.credit > 0:
+                call.state = "waiting"
+                self._queue.put(call)
+
+    def cancel(self, call: RunningCall) -> bool:
+        """Cancels; True when the call had not begun and so has ended here, without a reply."""
+        call.context.cancel()
+        with self._lock:
+            if call.state in ("running", "done"):
+                return False
+            if not call.has_begun:
+                call.state = "done"
+                # Its arguments are dropped where torch objects may die.
+                self.discard([call.args, call.kwargs])
+                call.args, call.kwargs = [], {}
+                return True
+            if call.state == "parked":
+                call.state = "waiting"
+                self._queue.put(call)
+            return False
+
+    def discard(self, objects: list[object]) -> None:
+        """Drops objects in the executor's thread, where their destructors may run."""
+        if objects:
+            self._queue.put(objects)
+
+    def _turn(self, call: RunningCall) -> None:
+        with self._lock:
+            if call.state != "waiting":
+                return
+            call.state = "running"
+            call.has_begun = True
+        self.running = call
+        try:
+            ended = self._advance(call) if call.handler.is_stream else self._complete(call)
+        finally:
+            self.running = None
+        if ended:
+            call.state = "done"
+            return
+        with self._lock:
+            if call.credit > 0 or call.context.cancelled:
+                call.state = "waiting"
+                self._queue.put(call)
+            else:
+                call.state = "parked"
+
+    def _complete(self, call: RunningCall) -> bool:
+        try:
+            value = call.handler.invoke(call.context, call.args, call.kwargs)
+            call.context.check()
+            encoded = call.session.writer.result(call.id, value)
+        except BaseException as error:
+            encoded = Encoded(error_reply(call.id, error))
+        value = None
+        self._end(call, encoded)
+        return True
+
+    def _advance(self, call: RunningCall) -> bool:
+        """One step of a stream; True when it has ended."""
+        try:
+            call.context.check()
+            if call.generator is None:
+                call.generator = call.handler.invoke(call.context, call.args, call.kwargs)
+            try:
+                value = next(call.generator)
+            except StopIteration as stop:
+                call.context.check()
+                encoded = call.session.writer.result(call.id, stop.value)
+                ended = True
+            else:
+                call.context.check()
+                encoded = call.session.writer.item(call.id, call.seq, value)
+                ended = False
+        except BaseException as error:
+            encoded = Encoded(error_reply(call.id, error))
+            ended = True
+        value = None
+        if ended:
+            _close(call)
+            self._end(call, encoded)
+            return True
+        call.seq += 1
+        with self._lock:
+            call.credit -= 1
+        self._post(Outgoing(call.session, encoded.frames, keep=encoded.keep))
+        return False
+
+    def _end(self, call: RunningCall, encoded: Encoded) -> None:
+        # Arguments die before the reply is posted, so that their releases leave with it.
+        call.args, call.kwargs = [], {}
+        self._post(Outgoing(call.session, encoded.frames, call.id, encoded.keep))
+
+
+def _close(call: RunningCall) -> None:
+    generator, call.generator = call.generator, None
+    if generator is None:
+        return
+    try:
+        generator.close()
+    except CancelledError:
+        pass
+    except BaseException as error:
+        _log.warning("`%s` raised while its stream was closed: %r", call.handler.method, error)

@@ -1,0 +1,334 @@
+"""The I/O thread: reads messages, routes them, and sends what comes back.
+
+Runs no user code and no torch operator: calls go to the executor. It never ends because of a
+message; a bad one is answered with a typed error to the client that sent it.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections import deque
+from typing import Final
+
+import msgspec
+
+from marlin.errors import (
+    InternalError,
+    MarlinError,
+    MessageTooLargeError,
+    ProtocolError,
+    TooManyCallsError,
+    VersionMismatchError,
+)
+from marlin.worker import protocol
+from marlin.worker.arena import Arena
+from marlin.worker.codec import UNREADABLE, MessageReader
+from marlin.worker.context import CallContext, ProgressSink
+from marlin.worker.executor import Executor, error_reply
+from marlin.worker.handlers import find_handler
+from marlin.worker.handles import HandleTable
+from marlin.worker.limits import check_control
+from marlin.worker.protocol import ErrorMap, Limits, ProgressData, WorkerInfo
+from marlin.worker.router import Incoming, Router
+from marlin.worker.session import Outgoing, RunningCall, Session
+from marlin.worker.waker import Waker
+
+__all__ = ["Server"]
+
+_log = logging.getLogger(__name__)
+
+# Messages read before anything is sent again: no client's burst keeps the others waiting.
+_BATCH: Final = 32
+_RETRY_MS: Final = 10
+_PROBE_MS: Final = 50
+# The end of a peer's connection and of its routing id come from two threads of ZeroMQ.
+_PROBES: Final = 4
+# What was sent last (a `bye`, errors of calls that end with us) has this long to leave.
+_LINGER_MS: Final = 500
+# Progress is dropped while more than this waits to be sent.
+_MAX_OUTBOX_FOR_PROGRESS: Final = 64
+
+
+class Server:
+    """Routes between clients and the executor. Everything but `post` and `stop` is its thread's."""
+
+    def __init__(
+        self, router: Router, waker: Waker, arena: Arena | None, limits: Limits, info: WorkerInfo
+    ) -> None:
+        self._router = router
+        self._waker = waker
+        self._arena = arena
+        self._limits = limits
+        self._info = info
+        self._incarnation = secrets.token_hex(16)
+        self._sessions: dict[bytes, Session] = {}
+        self._arena_session: Session | None = None
+        self._arena_is_taken = arena is None
+        self._stranger = MessageReader(limits, HandleTable(), None)
+        self._outbox: deque[Outgoing] = deque()
+        self._probes = 0
+        self._stopping = False
+        self.executor = Executor(self.post)
+
+    # Called by other threads
+
+    def post(self, outgoing: Outgoing) -> None:
+        """Hands a message to the I/O thread."""
+        self._outbox.append(outgoing)
+        self._waker.wake()
+
+    def stop(self) -> None:
+        """Ends `run` soon."""
+        self._stopping = True
+        self._waker.wake()
+
+    # The loop
+
+    def run(self) -> None:
+        """Serves until `stop`, a signal, or the `bye` of the client that shares our memory."""
+        try:
+            while not self._stopping:
+                self._flush()
+                self._waker.prepare_sleep()
+                message, woken, left = self._router.wait(self._timeout_ms())
+                self._waker.awake()
+                if woken and self._waker.drain():
+                    self._stopping = True
+                if left:
+                    self._probes = _PROBES
+                elif self._probes and not message:
+                    self._probe()
+                for _ in range(_BATCH if message else 0):
+                    self._receive()
+                    if not self._router.has_message():
+                        break
+        finally:
+            self._shut_down()
+
+    def _timeout_ms(self) -> int:
+        """Looked at after `prepare_sleep`: whoever adds work from now on rings."""
+        if self._stopping or self._outbox or self._has_releases():
+            return 0
+        if any(session.backlog for session in self._sessions.values()):
+            return _RETRY_MS
+        return _PROBE_MS if self._probes else -1
+
+    def _flush(self) -> None:
+        for session in list(self._sessions.values()):
+            while session.backlog and self._try_send(session.backlog[0]):
+                session.backlog.popleft()
+        while self._outbox:
+            self._send(self._outbox.popleft())
+        # After the replies: a reply may mention a block of which a reference goes back here.
+        if self._has_releases() and self._arena is not None and self._arena_session is not None:
+            blocks = self._arena.take_client_releases()
+            self._say(self._arena_session, protocol.Release(blocks=blocks))
+
+    def _has_releases(self) -> bool:
+        session = self._arena_session
+        return (
+            session is not None
+            and not session.backlog
+            and self._arena is not None
+            and self._arena.has_client_releases
+        )
+
+    def _say(self, session: Session, message: protocol.WorkerMessage) -> None:
+        self._send(Outgoing(session, [protocol.encode(message)]))
+
+    def _send(self, outgoing: Outgoing) -> None:
+        session = outgoing.session
+        if session.backlog or not self._try_send(outgoing):
+            session.backlog.append(outgoing)
+
+    def _try_send(self, outgoing: Outgoing) -> bool:
+        """False when the client does not read; a message to a client that left is dropped."""
+        session = outgoing.session
+        if session.is_closed:
+            return True
+        outcome = self._router.send(session.identity, outgoing.frames)
+        if outcome == "full":
+            return False
+        if outcome == "gone":
+            self._close(session)
+        elif outgoing.ends is not None:
+            # Only now: a client that does not read cannot have more than its limit of calls.
+            session.calls.pop(outgoing.ends, None)
+        return True
+
+    def _probe(self) -> None:
+        """Finds out which clients have left, with an empty `release` that any client accepts."""
+        self._probes -= 1
+        for session in list(self._sessions.values()):
+            self._say(session, protocol.Release())
+
+    # Messages
+
+    def _receive(self) -> None:
+        incoming = self._router.receive()
+        session = self._sessions.get(incoming.identity)
+        try:
+            if incoming.excess:
+                raise MessageTooLargeError(
+                    f"A message must have at most {self._limits.max_frames} frames after the "
+                    f"first, got {len(incoming.frames) + incoming.excess}."
+                )
+            if session is None:
+                self._greet(incoming)
+            else:
+                self._dispatch(session, session.reader.read(incoming.control, incoming.frames))
+        except MarlinError as error:
+            self._refuse(incoming, session, error)
+        except Exception:
+            _log.exception("A message could not be handled")
+            self._refuse(incoming, session, InternalError("The worker failed to handle a message."))
+
+    def _refuse(self, incoming: Incoming, session: Session | None, error: MarlinError) -> None:
+        call_id = self._call_id(incoming.control)
+        if session is None:
+            self._router.send(incoming.identity, error_reply(None, error))
+        elif call_id in session.calls:
+            # The id of a call that still runs: an error under it would end that one.
+            self._send(Outgoing(session, error_reply(None, error)))
+        else:
+            self._send(Outgoing(session, error_reply(call_id, error)))
+
+    def _call_id(self, control: bytes) -> int | None:
+        """The id of a refused call, if that much of the message can be read."""
+        try:
+            check_control(control, self._limits)
+            message = msgspec.msgpack.decode(control, ext_hook=lambda code, payload: None)
+        except (MarlinError, *UNREADABLE):
+            return None
+        match message:
+            case {"type": "call", "id": int(call_id)} if call_id >= 0 and call_id is not True:
+                return call_id
+        return None
+
+    def _greet(self, incoming: Incoming) -> None:
+        hello = self._stranger.read(incoming.control, incoming.frames)
+        if not isinstance(hello, protocol.Hello):
+            raise ProtocolError("The first message of a client must be `hello`.")
+        major, minor = hello.protocol
+        own_major, own_minor = protocol.PROTOCOL_VERSION
+        if major != own_major:
+            raise VersionMismatchError(
+                f"The worker speaks protocol {own_major}.{own_minor}, the client "
+                f"{major}.{minor}; the major versions must be equal.",
+                worker=f"{own_major}.{own_minor}",
+                client=f"{major}.{minor}",
+            )
+        # One process inherited the memory, so one session has it.
+        has_arena = hello.arena and not self._arena_is_taken
+        session = Session(incoming.identity, self._limits, self._arena if has_arena else None)
+        info: protocol.ArenaInfo | None = None
+        if session.arena is not None:
+            self._arena_is_taken = True
+            self._arena_session = session
+            info = protocol.ArenaInfo(session.arena.bytes, session.arena.client_bytes)
+        self._sessions[incoming.identity] = session
+        self._say(
+            session,
+            protocol.Welcome(
+                (own_major, min(own_minor, minor)),
+                self._incarnation,
+                self._info,
+                self._limits,
+                info,
+            ),
+        )
+
+    def _dispatch(self, session: Session, message: protocol.ClientMessage) -> None:
+        match message:
+            case protocol.Call():
+                self._call(session, message)
+            case protocol.Credit():
+                if (call := session.calls.get(message.id)) is not None:
+                    self.executor.add_credit(call, message.items)
+            case protocol.Release():
+                self._release(session, message)
+            case protocol.Cancel():
+                # May cross the reply, and may come twice.
+                call = session.calls.get(message.id)
+                if call is not None and self.executor.cancel(call):
+                    self._end_call(call, "cancelled", "The call was cancelled before it began.")
+            case protocol.Ping():
+                if not session.backlog:
+                    running = self.executor.running
+                    busy = running.id if running and running.session is session else None
+                    self._say(session, protocol.Pong(message.id, busy, session.queued()))
+            case protocol.Bye():
+                self._say(session, protocol.Bye())
+                owns_arena = session is self._arena_session
+                self._close(session)
+                self._stopping = owns_arena
+            case protocol.Hello():
+                raise ProtocolError("`hello` must come once, got a second one.")
+
+    def _call(self, session: Session, message: protocol.Call) -> None:
+        if message.id in session.calls:
+            raise ProtocolError(f"`id` of a call must be new, got {message.id}, which still runs.")
+        if len(session.calls) >= self._limits.max_calls:
+            raise TooManyCallsError(
+                f"A client must have at most {self._limits.max_calls} calls in flight, "
+                "got one more."
+            )
+        call = RunningCall(
+            session,
+            message.id,
+            find_handler(message.method),
+            CallContext(session, self._progress_sink(session, message)),
+            message.args,
+            message.kwargs,
+            message.credit,
+        )
+        session.calls[message.id] = call
+        self.executor.submit(call)
+
+    def _progress_sink(self, session: Session, message: protocol.Call) -> ProgressSink | None:
+        if not message.progress:
+            return None
+
+        def send(data: ProgressData) -> None:
+            if len(self._outbox) < _MAX_OUTBOX_FOR_PROGRESS and not session.backlog:
+                frames = [protocol.encode(protocol.Progress(message.id, data))]
+                self.post(Outgoing(session, frames))
+
+        return send
+
+    def _release(self, session: Session, message: protocol.Release) -> None:
+        if message.blocks:
+            if session.arena is None:
+                raise ProtocolError("`release` names blocks, but this client has no shared memory.")
+            for block, generation, count in message.blocks:
+                session.arena.release(block, generation, count)
+        if message.handles:
+            self.executor.discard([session.handles.release(handle) for handle in message.handles])
+
+    def _end_call(self, call: RunningCall, code: str, text: str) -> None:
+        frames = [protocol.encode(protocol.ErrorReply(call.id, ErrorMap(code, text)))]
+        self._send(Outgoing(call.session, frames, call.id))
+
+    # The end
+
+    def _close(self, session: Session) -> None:
+        """Forgets a client: its calls are cancelled, its handles and references freed."""
+        session.is_closed = True
+        self._sessions.pop(session.identity, None)
+        for call in session.calls.values():
+            self.executor.cancel(call)
+        session.calls.clear()
+        session.backlog.clear()
+        self.executor.discard(session.handles.clear())
+        if session.arena is not None:
+            self._arena_session = None
+            session.arena.forget_client()
+
+    def _shut_down(self) -> None:
+        for session in list(self._sessions.values()):
+            for call in list(session.calls.values()):
+                self._end_call(call, "connection_closed", "The worker was stopped.")
+            self._close(session)
+        self._router.close(_LINGER_MS)
+        self.executor.stop()
