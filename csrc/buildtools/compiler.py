@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .errors import BuildError
 
-__all__ = ["compile_flags", "find_cxx", "link_flags"]
+__all__ = ["compile_flags", "find_cxx", "link_flags", "mode_flags", "warning_flags"]
 
 
 def find_cxx(environ: Mapping[str, str]) -> list[str]:
@@ -50,11 +50,17 @@ def _require_cxx20(command: list[str]) -> None:
         )
 
 
-def _mode_flags(environ: Mapping[str, str]) -> list[str]:
-    flags = ["-g", "-O0"] if environ.get("MARLIN_DEBUG") == "1" else ["-O3"]
+def mode_flags(environ: Mapping[str, str]) -> list[str]:
+    """Optimisation first, then the sanitizers, as MARLIN_DEBUG and MARLIN_SANITIZE say."""
+    flags = ["-O0", "-g"] if environ.get("MARLIN_DEBUG") == "1" else ["-O3"]
     if environ.get("MARLIN_SANITIZE") == "1":
         flags += ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
     return flags
+
+
+def warning_flags() -> list[str]:
+    """Every warning of our own sources is an error."""
+    return ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror"]
 
 
 def compile_flags(environ: Mapping[str, str], torch_include: Path) -> list[str]:
@@ -63,13 +69,14 @@ def compile_flags(environ: Mapping[str, str], torch_include: Path) -> list[str]:
         "-std=c++20",
         "-fPIC",
         "-fvisibility=hidden",
-        *_mode_flags(environ),
-        *("-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror"),
+        *mode_flags(environ),
+        *warning_flags(),
         *("-isystem", os.fspath(torch_include)),
         "-DTORCH_TARGET_VERSION=0x020a000000000000",  # torch 2.10: major << 56 | minor << 48
+        *shlex.split(environ.get("CXXFLAGS", "")),
     ]
 
 
 def link_flags(environ: Mapping[str, str], torch_lib: Path) -> list[str]:
     """Flags of every library. No rpath: the process has already loaded its own torch."""
-    return ["-shared", *_mode_flags(environ), f"-L{torch_lib}"]
+    return ["-shared", *mode_flags(environ), f"-L{torch_lib}"]

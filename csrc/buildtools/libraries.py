@@ -13,14 +13,25 @@ from .errors import BuildError
 from .native import Library, Source
 from .torch_install import find_torch
 
-__all__ = ["cpu_library", "cuda_library", "jobs", "kernel_flags", "wanted_cuda"]
+__all__ = [
+    "TORCH_FREE_SOURCES",
+    "cpu_library",
+    "cuda_library",
+    "jobs",
+    "kernel_flags",
+    "wanted_cuda",
+]
 
-_CPU_SOURCES = (
+_TORCH_SOURCES = (
     "registration.cpp",
     "kernel_info.cpp",
     "cpu/arguments.cpp",
     "cpu/ops_gemm.cpp",
     "cpu/ops_layout.cpp",
+)
+
+# What the C++ checks compile too, without torch.
+TORCH_FREE_SOURCES = (
     "cpu/dispatch.cpp",
     "cpu/gemm.cpp",
     "cpu/plan.cpp",
@@ -49,7 +60,10 @@ def kernel_flags() -> dict[str, tuple[str, ...]]:
 
 
 def jobs() -> int:
-    """Compilers at a time: one per core that this process may use."""
+    """Compilers at a time: MAX_JOBS, or one per core that this process may use."""
+    limit = os.environ.get("MAX_JOBS", "")
+    if limit.isdecimal() and int(limit) > 0:
+        return int(limit)
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -75,7 +89,7 @@ def cpu_library(root: Path, environ: Mapping[str, str]) -> Library:
     torch = find_torch()
     cxx = find_cxx(environ)
     flags = compile_flags(environ, torch.include)
-    per_file = dict.fromkeys(_CPU_SOURCES, ()) | kernel_flags()
+    per_file = dict.fromkeys((*_TORCH_SOURCES, *TORCH_FREE_SOURCES), ()) | kernel_flags()
     return Library(
         name="_C",
         sources=tuple(

@@ -31,8 +31,7 @@ int64_t panel_bytes(int64_t k, int64_t group_size, Dtype dtype) {
   return (bytes + kPanelAlignment - 1) / kPanelAlignment * kPanelAlignment;
 }
 
-// The upper half of each float32. Cutting off instead of rounding keeps the largest finite numbers
-// finite; the next term holds the rest.
+// The upper half of each float32: cut off, not rounded, as the next term holds the rest.
 __m512i high_halves(__m512 value) { return _mm512_srli_epi32(_mm512_castps_si512(value), 16); }
 
 void prepare(const ActivationRow& row, int64_t k, int64_t group_size, void* panel) {

@@ -1,0 +1,54 @@
+// Memory between two pages that fault: one element too far, on either side, ends the program.
+#pragma once
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstddef>
+#include <cstdlib>
+#include <cstring>
+#include <iostream>
+
+namespace marlin::test {
+
+// Which end of the buffer touches its guard page. A buffer can only touch one of them exactly.
+enum class Flush { kStart, kEnd };
+
+template <typename T>
+class Guarded {
+ public:
+  // Every byte starts as 0xFF: NaN as a float of any width, the largest code as words.
+  Guarded(size_t count, Flush flush) : count_(count) {
+    const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+    const size_t bytes = count * sizeof(T);
+    const size_t inner = (bytes + page - 1) / page * page;
+    mapped_ = inner + 2 * page;
+    base_ = static_cast<std::byte*>(
+        mmap(nullptr, mapped_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    if (base_ == MAP_FAILED ||
+        (inner > 0 && mprotect(base_ + page, inner, PROT_READ | PROT_WRITE) != 0)) {
+      std::cerr << "cannot map " << mapped_ << " bytes\n";
+      std::abort();
+    }
+    if (inner > 0) std::memset(base_ + page, 0xFF, inner);
+    // mmap aligns the start to a page; the end is aligned as the size allows.
+    data_ = reinterpret_cast<T*>(base_ + page + (flush == Flush::kEnd ? inner - bytes : 0));
+  }
+  ~Guarded() { munmap(base_, mapped_); }
+  Guarded(const Guarded&) = delete;
+  Guarded& operator=(const Guarded&) = delete;
+
+  T* data() { return data_; }
+  const T* data() const { return data_; }
+  size_t size() const { return count_; }
+  T& operator[](size_t i) { return data_[i]; }
+  const T& operator[](size_t i) const { return data_[i]; }
+
+ private:
+  std::byte* base_;
+  size_t mapped_;
+  size_t count_;
+  T* data_;
+};
+
+}  // namespace marlin::test
