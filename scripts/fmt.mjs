@@ -1,4 +1,4 @@
-// `npm run fmt`: formats every language in place, and applies the lint fixes that are safe.
+// `npm run fmt`: formats every language in place, applies the lint fixes that are safe, and renews README's file tree.
 
 import process from "node:process";
 import { runFrontDoor } from "./setup/front-door.mjs";

@@ -9,7 +9,7 @@ import { ROOT } from "./paths.mjs";
 import { clearStamp, hashInputs, isStamped, writeStamp } from "./stamp.mjs";
 
 const NAME = "extension";
-/** The names that torch's build tries, in its order, after the variable CXX. */
+/** The names that setup.py tries, in its order, after the variable CXX. */
 const COMPILERS = ["c++", "g++", "clang++"];
 /** Variables that change what is built. */
 const BUILD_VARIABLES = ["MARLIN_CUDA", "MARLIN_DEBUG", "MARLIN_SANITIZE", "CXX", "CXXFLAGS", "CFLAGS"];
@@ -21,7 +21,8 @@ export async function ensureExtension({ info, force = false, signal }) {
   const variables = Object.fromEntries(BUILD_VARIABLES.map((name) => [name, process.env[name] ?? ""]));
   const hash = hashInputs({
     files: ["csrc", "setup.py"],
-    values: { ...variables, torch: info.packages.torch, abi: info.abi, python: info.executable },
+    // No Python symbol is in the library, and torch's are of its stable ABI; but the headers are of one torch.
+    values: { ...variables, torch: info.packages.torch, machine: `${process.platform}-${process.arch}` },
   });
   if (!force && isStamped(NAME, hash) && hasLibrary()) return;
   requireCompiler();
@@ -31,8 +32,6 @@ export async function ensureExtension({ info, force = false, signal }) {
     label: "Building the operators (csrc)",
     command: info.executable,
     args: ["setup.py", "build_ext", "--inplace"],
-    // ninja, installed beside the Python, is found by name.
-    env: { ...process.env, PATH: `${path.dirname(info.executable)}${path.delimiter}${process.env.PATH ?? ""}` },
     signal,
   });
   writeStamp(NAME, hash);

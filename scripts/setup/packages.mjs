@@ -19,7 +19,6 @@ export const RUNTIME = {
   pyzmq: "26",
   msgspec: "0.19",
   setuptools: "77",
-  ninja: "",
 };
 
 /** What `npm test` needs besides. */

@@ -90,6 +90,7 @@ export function formatters({ python }) {
     [python, "-m", "ruff", "check", "--fix"],
     [python, "-m", "ruff", "format"],
     ...clangFormat(python, ["-i"]),
+    [NODE, "scripts/tree.mjs", "--write"],
   ];
 }
 
