@@ -1,0 +1,19 @@
+import { expect, test } from "vitest";
+import { integer, number, repeatable } from "../../src/cli/options.ts";
+
+test.each(["", " ", "1.5", "x", "0", "1e30"])("an integer of at least 1 is not %j", (text) => {
+  expect(() => integer(1)(text)).toThrow(`Expected an integer of at least 1, got ${JSON.stringify(text)}.`);
+});
+
+test("an integer may be negative where that means something", () => {
+  expect(integer(-1)("-1")).toBe(-1);
+  expect(integer(1)("64")).toBe(64);
+});
+
+test.each(["", "-0.1", "1.1", "NaN", "Infinity"])("a share from 0 to 1 is not %j", (text) => {
+  expect(() => number(0, 1)(text)).toThrow("Expected a number from 0 to 1");
+});
+
+test("an option given twice keeps both values", () => {
+  expect(repeatable("b", repeatable("a"))).toEqual(["a", "b"]);
+});
