@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 from marlin import errors
+from marlin.checkpoint import inspect_checkpoint, load_checkpoint, save_checkpoint
+from marlin.classic import Layer, mul, replace_linear
 from marlin.linear import Int4Linear
 from marlin.ops import kernel_info
 from marlin.quantize import quantize_
 from marlin.report import QuantizeReport
 
 __version__ = "0.1.0"
-__all__ = ["Int4Linear", "QuantizeReport", "__version__", "errors", "kernel_info", "quantize_"]
+__all__ = [
+    "Int4Linear",
+    "Layer",
+    "QuantizeReport",
+    "__version__",
+    "errors",
+    "inspect_checkpoint",
+    "kernel_info",
+    "load_checkpoint",
+    "mul",
+    "quantize_",
+    "replace_linear",
+    "save_checkpoint",
+]

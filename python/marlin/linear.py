@@ -92,11 +92,11 @@ class Int4Linear(nn.Module):
         self.out_features = out_features
         self.group_size = group_size
         self.symmetric = symmetric
-        size_k, size_n, groups = self.size_k, self.size_n, self.num_groups
-        words = (size_k // CODES_PER_WORD, size_n)
-        qweight = torch.full(words, ZERO_WORD, dtype=torch.int32, device=device)
-        scales = torch.ones((groups, size_n), dtype=dtype, device=device)
-        qzeros = None if symmetric else torch.full_like(qweight[:groups, : size_n // 8], ZERO_WORD)
+        scales_shape = (self.num_groups, self.size_n)
+        zeros_shape = (self.num_groups, self.size_n // CODES_PER_WORD)
+        qweight = torch.full(self.plain_shape, ZERO_WORD, dtype=torch.int32, device=device)
+        scales = torch.ones(scales_shape, dtype=dtype, device=device)
+        qzeros = None if symmetric else qweight.new_full(zeros_shape, ZERO_WORD)
         self.register_buffer("qweight", self._pack(qweight))
         self.register_buffer("scales", scales)
         self.register_buffer("qzeros", qzeros)
@@ -170,7 +170,7 @@ class Int4Linear(nn.Module):
             device="meta",
             dtype=scales.dtype,
         )
-        if (layer.size_n, layer.size_k) != (size_n, size_k):
+        if layer.plain_shape != qweight.shape:
             raise InvalidArgumentError(
                 f"`qweight` must hold {layer.size_k} rows and {layer.size_n} columns for "
                 f"{in_features} -> {out_features} features, got {size_k} and {size_n}."
@@ -200,6 +200,11 @@ class Int4Linear(nn.Module):
     def num_groups(self) -> int:
         """G, the scales of one column."""
         return self.size_k // group_rows(self.size_k, self.group_size)
+
+    @property
+    def plain_shape(self) -> tuple[int, int]:
+        """(K / 8, N), the shape of `qweight` in a state dict."""
+        return self.size_k // CODES_PER_WORD, self.size_n
 
     @property
     def weight_bytes(self) -> int:
@@ -308,9 +313,9 @@ class Int4Linear(nn.Module):
         )
 
     def _check_arriving(self, state_dict: dict[str, Any], prefix: str, assign: bool) -> None:
-        rows, size_n, groups = self.size_k // CODES_PER_WORD, self.size_n, self.num_groups
+        size_n, groups = self.size_n, self.num_groups
         wanted: dict[str, tuple[tuple[torch.dtype, ...], tuple[int, ...]]] = {
-            "qweight": ((torch.int32,), (rows, size_n)),
+            "qweight": ((torch.int32,), self.plain_shape),
             "scales": (FLOAT_DTYPES, (groups, size_n)),
         }
         if not self.symmetric:
