@@ -89,7 +89,8 @@ export class MarlinError extends Error {
     value: unknown,
   ): value is T {
     if (!(value instanceof Error) || !(BRAND in value)) return false;
-    return this.name === "MarlinError" || value.name === this.name;
+    // biome-ignore lint/complexity/noThisInStatic: `this` is the class that is asked, not always MarlinError
+    return [MarlinError.name, value.name].includes(this.name);
   }
 }
 

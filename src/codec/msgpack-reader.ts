@@ -169,8 +169,8 @@ export class MsgpackReader {
     let i = start;
     while (i < end && (this.#bytes[i] ?? 0) < 0x80) i++;
     if (i === end) {
-      if (length > COPIED_TEXT) return this.#bytes.latin1Slice(start, end);
-      this.#characters ??= this.#bytes.latin1Slice();
+      if (length > COPIED_TEXT) return this.#bytes.toString("latin1", start, end);
+      this.#characters ??= this.#bytes.toString("latin1");
       return this.#characters.slice(start, end);
     }
     try {

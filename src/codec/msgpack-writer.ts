@@ -10,8 +10,6 @@ const INITIAL_BYTES = 512;
 const HEADER_BYTES = 9;
 /** Longest text written character by character; beyond it the native copy is faster. */
 const SHORT_TEXT = 32;
-/** UTF-8 needs at most three bytes for one UTF-16 unit. */
-const UTF8_BYTES_PER_UNIT = 3;
 const UINT32_RANGE = 2 ** 32;
 const LONE_SURROGATE = /\p{Surrogate}/u;
 
@@ -55,26 +53,17 @@ export class MsgpackWriter {
 
   #value(value: unknown, depth: number): void {
     this.#budget.take(1);
-    switch (typeof value) {
-      case "string":
-        return this.#text(value);
-      case "number":
-        return this.#number(value);
-      case "boolean":
-        return this.#byte(value ? 0xc3 : 0xc2);
-      case "bigint":
-        return this.#bigint(value);
-      case "object":
-        return value === null ? this.#byte(0xc0) : this.#object(value, depth);
-      case "undefined":
-        return this.#refuse("it is undefined; use null");
-      default:
-        return this.#refuse(`it is a ${typeof value}`);
-    }
+    if (value === null) this.#byte(0xc0);
+    else if (typeof value === "string") this.#text(value);
+    else if (typeof value === "number") this.#number(value);
+    else if (typeof value === "boolean") this.#byte(value ? 0xc3 : 0xc2);
+    else if (typeof value === "bigint") this.#bigint(value);
+    else if (value instanceof Uint8Array) this.#bin(value);
+    else if (typeof value === "object") this.#object(value, depth);
+    else this.#refuse(value === undefined ? "it is undefined; use null" : `it is a ${typeof value}`);
   }
 
   #object(value: object, depth: number): void {
-    if (value instanceof Uint8Array) return this.#bin(value);
     if (this.#ancestors.includes(value)) this.#refuse("it contains itself");
     this.#ancestors.push(value);
     const extension = this.#toExtension(value);

@@ -1,0 +1,252 @@
+// A transport over a ZeroMQ DEALER socket (ipc:// or tcp://). Knows no message. The only file that imports zeromq.
+
+import { Context, Dealer, Observer } from "zeromq";
+import { CancelledError, ConnectError, ConnectionClosedError, InternalError, InvalidArgumentError } from "../errors.ts";
+import { DEFAULT_LIMITS, type Limits } from "../protocol.ts";
+import type { Transport } from "../transport.ts";
+
+/** Settings of a connection. */
+export interface ZeromqOptions {
+  /** `max_frame_bytes` bounds what the socket takes in; the peer is dropped for more. Default: the protocol's. */
+  readonly limits?: Limits;
+  /** Milliseconds until nobody having answered is a ConnectError. Default: 10 000. */
+  readonly connectTimeout?: number;
+  /** Ends the attempt with CancelledError. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+const DEFAULT_CONNECT_TIMEOUT_MS = 10_000;
+/** How soon a worker that is not listening yet is tried again; ZeroMQ's own 100 ms would be felt at every start. */
+const RETRY_MS = 20;
+/** How long after the last `receive()` the process may still be kept alive: see `#rest`. */
+const REST_MS = 20;
+/** `sun_path` has 108 bytes, the last of them a zero. */
+const IPC_PATH_BYTES = 107;
+
+// One context for all sockets of this thread. `blocky: false` and `linger: 0`: a message to a dead peer must not keep
+// the process from exiting.
+let context: Context | undefined;
+
+/**
+ * Connects to the worker that listens at `endpoint`; waits for it to begin listening, up to `connectTimeout`.
+ *
+ * @throws ConnectError if nobody answered in time, CancelledError if `signal` fired, InvalidArgumentError for an
+ *   endpoint that is neither `ipc://path` nor `tcp://host:port`.
+ */
+export async function connectZeromq(endpoint: string, options: ZeromqOptions = {}): Promise<Transport> {
+  checkEndpoint(endpoint);
+  const { limits = DEFAULT_LIMITS, connectTimeout = DEFAULT_CONNECT_TIMEOUT_MS, signal } = options;
+  if (signal?.aborted === true) throw cancelled(endpoint, signal);
+  context ??= new Context({ blocky: false });
+  const socket = new Dealer({
+    context,
+    linger: 0,
+    // Calls must never wait for, or reach, a worker that comes back at this endpoint.
+    immediate: true,
+    maxMessageSize: limits.max_frame_bytes,
+    reconnectInterval: RETRY_MS,
+  });
+  const observer = new Observer(socket);
+  let failure: Error | undefined;
+  const fail = (error: Error): void => {
+    failure ??= error;
+    observer.close();
+  };
+  const onAbort = (): void => {
+    if (signal !== undefined) fail(cancelled(endpoint, signal));
+  };
+  const timer = setTimeout(() => {
+    fail(new ConnectError(`Nobody answered at \`${endpoint}\` within ${connectTimeout} ms.`));
+  }, connectTimeout);
+  signal?.addEventListener("abort", onAbort, { once: true });
+  try {
+    socket.connect(endpoint);
+    await handshake(observer, endpoint);
+    return new ZeromqTransport(socket, observer, endpoint);
+  } catch (error) {
+    socket.close();
+    throw failure ?? error;
+  } finally {
+    clearTimeout(timer);
+    signal?.removeEventListener("abort", onAbort);
+  }
+}
+
+function checkEndpoint(endpoint: string): void {
+  const ipcPath = /^ipc:\/\/(.+)$/s.exec(endpoint)?.[1];
+  if (ipcPath === undefined && !/^tcp:\/\/.+:\d+$/.test(endpoint)) {
+    throw new InvalidArgumentError(
+      `\`endpoint\` must be \`ipc://path\` or \`tcp://host:port\`, got ${JSON.stringify(endpoint)}.`,
+    );
+  }
+  if (ipcPath !== undefined && Buffer.byteLength(ipcPath) > IPC_PATH_BYTES) {
+    throw new InvalidArgumentError(
+      `\`endpoint\` must have a path of at most ${IPC_PATH_BYTES} bytes, got ${Buffer.byteLength(ipcPath)}.`,
+    );
+  }
+}
+
+function cancelled(endpoint: string, signal: AbortSignal): CancelledError {
+  return new CancelledError(`Connecting to \`${endpoint}\` was cancelled.`, { cause: signal.reason });
+}
+
+/** Resolves when peer and socket have agreed to talk. */
+async function handshake(observer: Observer, endpoint: string): Promise<void> {
+  for (;;) {
+    const event = await observer.receive();
+    switch (event.type) {
+      case "handshake":
+        return;
+      case "handshake:error:auth":
+      case "handshake:error:protocol":
+      case "handshake:error:other":
+        throw new ConnectError(`\`${endpoint}\` answered, but not as a worker: ${event.error.message}.`, {
+          cause: event.error,
+        });
+      case "end":
+        throw new ConnectError(`The connection to \`${endpoint}\` was given up.`);
+      default:
+    }
+  }
+}
+
+interface Outgoing {
+  readonly frames: readonly Uint8Array[];
+  readonly resolve: () => void;
+  readonly reject: (error: Error) => void;
+}
+
+class ZeromqTransport implements Transport {
+  readonly #socket: Dealer;
+  readonly #endpoint: string;
+  #observer: Observer;
+  #isWatching = false;
+  #isReceiving = false;
+  #isSending = false;
+  #received = 0;
+  readonly #outgoing: Outgoing[] = [];
+  /** The peer went away; what it sent before may still wait to be received. */
+  #gone: ConnectionClosedError | undefined;
+  /** Closed, for this reason. */
+  #failure: ConnectionClosedError | undefined;
+  readonly #restTimer: NodeJS.Timeout;
+
+  constructor(socket: Dealer, observer: Observer, endpoint: string) {
+    this.#socket = socket;
+    this.#observer = observer;
+    this.#endpoint = endpoint;
+    this.#restTimer = setTimeout(() => this.#rest(), REST_MS).unref();
+  }
+
+  get closed(): boolean {
+    return this.#failure !== undefined;
+  }
+
+  send(frames: readonly Uint8Array[]): Promise<void> {
+    const ended = this.#failure ?? this.#gone;
+    if (ended !== undefined) return Promise.reject(ended);
+    return new Promise((resolve, reject) => {
+      this.#outgoing.push({ frames, resolve, reject });
+      if (!this.#isSending) void this.#sendAll();
+    });
+  }
+
+  /** A ZeroMQ socket takes one send at a time; this loop is the queue in front of it. */
+  async #sendAll(): Promise<void> {
+    this.#isSending = true;
+    for (let next = this.#outgoing.shift(); next !== undefined; next = this.#outgoing.shift()) {
+      try {
+        await this.#socket.send([...next.frames]);
+        next.resolve();
+      } catch (error) {
+        next.reject(this.#failed(error));
+      }
+    }
+    this.#isSending = false;
+  }
+
+  async receive(): Promise<Uint8Array[]> {
+    if (this.#failure !== undefined) throw this.#failure;
+    if (this.#isReceiving) throw new InternalError("One `receive()` may be pending, got a second.");
+    this.#isReceiving = true;
+    if (!this.#isWatching && this.#gone === undefined) void this.#watch(this.#observer);
+    try {
+      const frames = await this.#socket.receive();
+      this.#received++;
+      return frames;
+    } catch (error) {
+      if (this.#gone !== undefined) this.#fail(this.#gone);
+      throw this.#failed(error);
+    } finally {
+      this.#isReceiving = false;
+      this.#restTimer.refresh();
+    }
+  }
+
+  /** A pending receive does not notice that the peer died (ZeroMQ would reconnect for ever); its observer does. */
+  async #watch(observer: Observer): Promise<void> {
+    this.#isWatching = true;
+    try {
+      let event = await observer.receive();
+      while (event.type !== "disconnect") {
+        // Replaced in `#rest`.
+        if (event.type === "end") return;
+        event = await observer.receive();
+      }
+    } catch (cause) {
+      this.#fail(new ConnectionClosedError(`The connection to \`${this.#endpoint}\` cannot be observed.`, { cause }));
+      return;
+    }
+    await this.#lose(new ConnectionClosedError(`The peer at \`${this.#endpoint}\` went away.`));
+  }
+
+  /** Fails what waits for a peer that is gone, but lets what it said last be received first. */
+  async #lose(reason: ConnectionClosedError): Promise<void> {
+    this.#gone = reason;
+    this.#rejectOutgoing(reason);
+    this.#socket.receiveTimeout = 0;
+    const received = this.#received;
+    // The last messages were in the socket before the event was in the observer, but the socket's turn in the event
+    // loop may come after the observer's.
+    await nextTurn();
+    await nextTurn();
+    if (this.#isReceiving && this.#received === received) this.#fail(reason);
+  }
+
+  /**
+   * Lets the process exit. A pending `observer.receive()` keeps it alive and cannot be taken back, but a new observer
+   * takes the old one's place without a gap, and holds nothing until it is read. Making one costs more than a call
+   * does, hence the wait: a caller who awaits call after call never gets here.
+   */
+  #rest(): void {
+    if (this.#isReceiving || !this.#isWatching || this.closed) return;
+    this.#observer = new Observer(this.#socket);
+    this.#isWatching = false;
+  }
+
+  close(): void {
+    this.#fail(new ConnectionClosedError("The connection was closed."));
+  }
+
+  #fail(error: ConnectionClosedError): void {
+    if (this.#failure !== undefined) return;
+    this.#failure = error;
+    clearTimeout(this.#restTimer);
+    this.#rejectOutgoing(error);
+    this.#observer.close();
+    this.#socket.close();
+  }
+
+  #rejectOutgoing(error: ConnectionClosedError): void {
+    for (const outgoing of this.#outgoing.splice(0)) outgoing.reject(error);
+  }
+
+  /** A socket fails pending work when it is closed: the reason for closing says more than its error. */
+  #failed(error: unknown): Error {
+    return this.#failure ?? new InternalError("The ZeroMQ socket failed.", { cause: error });
+  }
+}
+
+function nextTurn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}
