@@ -12,6 +12,16 @@ inline constexpr int kLanes = 16;
 inline constexpr int kVectors =
     static_cast<int>(kBlockColumns) / kLanes;  // of one block of columns
 
+// Rows that are summed before the scale is applied: a whole group, or an equal part of a long one.
+// The kernels' accumulators carry an offset that is taken out again, and what that costs in
+// accuracy grows with the length of the sum.
+[[maybe_unused]] static int64_t segment_rows(int64_t group_size) {
+  constexpr int64_t kLongest = 128;
+  if (group_size <= kLongest) return group_size;
+  if (group_size % kLongest == 0) return kLongest;
+  return group_size % (kLongest / 2) == 0 ? kLongest / 2 : kGroupMultiple;
+}
+
 // Bit i is set when column first + i exists.
 [[maybe_unused]] static __mmask16 column_mask(int64_t first, int64_t n) {
   if (first >= n) return 0;

@@ -3,10 +3,10 @@
 //
 // A code becomes a float with a shift and a table look-up: vpermps reads the low four bits of each
 // lane and ignores the rest, so no mask is needed. The zero point is not subtracted per weight but
-// once per group, from the sum S of the group's activations:
+// once per segment (segment_rows), from the sum S of the segment's activations:
 //   sum_k a_k (q_k - z) = sum_k a_k q_k - z S,   so the accumulator starts at -z S.
 //
-// A panel is k float32 (zeros beyond the row's end), then the sum of each group.
+// A panel is k float32 (zeros beyond the row's end), then the sum of each segment.
 
 #include "avx512_common.h"
 #include "microkernel.h"
@@ -22,23 +22,24 @@ using avx512::kVectors;
 constexpr int kMaxRows = 6;
 
 int64_t panel_bytes(int64_t k, int64_t group_size, Dtype /*dtype*/) {
-  const int64_t bytes = (k + k / group_size) * static_cast<int64_t>(sizeof(float));
+  const int64_t bytes =
+      (k + k / avx512::segment_rows(group_size)) * static_cast<int64_t>(sizeof(float));
   return (bytes + kPanelAlignment - 1) / kPanelAlignment * kPanelAlignment;
 }
 
 void prepare(const ActivationRow& row, int64_t k, int64_t group_size, void* panel) {
   float* values = static_cast<float*>(panel);
   float* sums = values + k;
-  for (int64_t group = 0; group < k / group_size; ++group) {
+  const int64_t segment = avx512::segment_rows(group_size);
+  for (int64_t begin = 0; begin < k; begin += segment) {
     __m512 sum = _mm512_setzero_ps();
-    const int64_t begin = group * group_size;
-    for (int64_t i = begin; i < begin + group_size; i += kLanes) {
+    for (int64_t i = begin; i < begin + segment; i += kLanes) {
       const __m512 a =
           avx512::load_floats(row.data, row.dtype, i, avx512::column_mask(i, row.count));
       _mm512_storeu_ps(values + i, a);
       sum = _mm512_add_ps(sum, a);
     }
-    sums[group] = _mm512_reduce_add_ps(sum);
+    *sums++ = _mm512_reduce_add_ps(sum);
   }
 }
 
@@ -79,20 +80,22 @@ void multiply_rows(const Weights& weights, int64_t block, const float* panels, i
                    float* tile) {
   const __m512 table = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
   const int64_t first = block * kBlockColumns;
-  const int64_t word_rows = weights.group_size / kWordRows;
+  const int64_t segment = avx512::segment_rows(weights.group_size);
   const uint32_t* words = weights.words + block * (weights.k / kWordRows) * kBlockColumns;
   const float* a = panels;
+  const float* segment_sums = panels + weights.k;
 
-  for (int64_t group = 0; group < weights.k / weights.group_size; ++group) {
+  for (int64_t begin = 0; begin < weights.k; begin += segment, ++segment_sums) {
+    const int64_t group = begin / weights.group_size;
     __m512 sums[rows][kVectors];
     for (int v = 0; v < kVectors; ++v) {
       const __m512 zero = avx512::load_zeros(weights, group, first + v * kLanes);
       for (int r = 0; r < rows; ++r) {
-        const __m512 group_sum = _mm512_set1_ps(panels[r * stride + weights.k + group]);
-        sums[r][v] = _mm512_fnmadd_ps(zero, group_sum, _mm512_setzero_ps());
+        const __m512 sum = _mm512_set1_ps(segment_sums[r * stride]);
+        sums[r][v] = _mm512_fnmadd_ps(zero, sum, _mm512_setzero_ps());
       }
     }
-    for (int64_t i = 0; i < word_rows; ++i) {
+    for (int64_t i = 0; i < segment / kWordRows; ++i) {
       multiply_pair<rows, 0>(words, table, a, stride, sums);
       multiply_pair<rows, 1>(words, table, a, stride, sums);
       multiply_pair<rows, 2>(words, table, a, stride, sums);
@@ -107,7 +110,7 @@ void multiply_rows(const Weights& weights, int64_t block, const float* panels, i
                               avx512::column_mask(column, weights.n));
       for (int r = 0; r < rows; ++r) {
         float* out = tile + r * kBlockColumns + v * kLanes;
-        const __m512 total = group == 0 ? _mm512_setzero_ps() : _mm512_load_ps(out);
+        const __m512 total = begin == 0 ? _mm512_setzero_ps() : _mm512_load_ps(out);
         _mm512_store_ps(out, _mm512_fmadd_ps(sums[r][v], scale, total));
       }
     }

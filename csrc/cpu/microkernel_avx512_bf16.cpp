@@ -3,12 +3,13 @@
 //
 // A pair of codes becomes a pair of bfloat16 with a shift and one three-way logic operation:
 // 0x4300 is 128, whose unit in the last place is 1, so 0x4300 | q is exactly 128 + q. The 128 goes
-// where the zero point goes, into the start of the accumulator; S is the sum of the activations:
+// where the zero point goes, into the start of the accumulator; S is the sum of the segment's (see
+// segment_rows) activations:
 //   sum_k a_k (q_k - z) = sum_k a_k (128 + q_k) - (128 + z) S.
 //
-// Activations are split exactly into bfloat16 terms: a bfloat16 is one term, a float16 two (8 + 3
-// bits), of a float32 two terms keep 16 bits, a relative error of 2^-17.
-// A panel is the terms' planes of k bfloat16 (zeros beyond the row's end), then float32 group sums.
+// Activations are split into bfloat16 terms: a bfloat16 is one term, a float16 is exactly two, and
+// of a float32 two terms keep all but 2^-18. A panel is the terms' planes of k bfloat16 (zeros
+// beyond the row's end), then float32 segment sums.
 
 #include "avx512_common.h"
 #include "microkernel.h"
@@ -27,35 +28,35 @@ constexpr int term_count(Dtype dtype) { return dtype == Dtype::kBFloat16 ? 1 : 2
 
 int64_t panel_bytes(int64_t k, int64_t group_size, Dtype dtype) {
   const int64_t bytes = k * term_count(dtype) * static_cast<int64_t>(sizeof(uint16_t)) +
-                        k / group_size * static_cast<int64_t>(sizeof(float));
+                        k / avx512::segment_rows(group_size) * static_cast<int64_t>(sizeof(float));
   return (bytes + kPanelAlignment - 1) / kPanelAlignment * kPanelAlignment;
 }
 
-// The upper half of each float32: cut off, not rounded, as the next term holds the rest.
-__m512i high_halves(__m512 value) { return _mm512_srli_epi32(_mm512_castps_si512(value), 16); }
+// Rounds to bfloat16, stores that and returns it as float32.
+__m512 store_term(uint16_t* out, __m512 value) {
+  const __m256i term = (__m256i)_mm512_cvtneps_pbh(value);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), term);
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(term), 16));
+}
 
 void prepare(const ActivationRow& row, int64_t k, int64_t group_size, void* panel) {
-  uint16_t* high = static_cast<uint16_t*>(panel);
-  uint16_t* low = high + k;
+  uint16_t* first = static_cast<uint16_t*>(panel);
+  uint16_t* second = first + k;
   const int terms = term_count(row.dtype);
-  float* sums = reinterpret_cast<float*>(high + k * terms);  // k is a multiple of 32: aligned
-  for (int64_t group = 0; group < k / group_size; ++group) {
+  float* sums = reinterpret_cast<float*>(first + k * terms);  // k is a multiple of 32: aligned
+  const int64_t segment = avx512::segment_rows(group_size);
+  for (int64_t begin = 0; begin < k; begin += segment) {
     __m512 sum = _mm512_setzero_ps();
-    const int64_t begin = group * group_size;
-    for (int64_t i = begin; i < begin + group_size; i += kLanes) {
+    for (int64_t i = begin; i < begin + segment; i += kLanes) {
       const __m512 a =
           avx512::load_floats(row.data, row.dtype, i, avx512::column_mask(i, row.count));
-      const __m512i top = high_halves(a);
-      __m512 kept = _mm512_castsi512_ps(_mm512_slli_epi32(top, 16));
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(high + i), _mm512_cvtepi32_epi16(top));
+      __m512 kept = store_term(first + i, a);
       if (terms == 2) {
-        const __m512i rest = high_halves(_mm512_sub_ps(a, kept));
-        kept = _mm512_add_ps(kept, _mm512_castsi512_ps(_mm512_slli_epi32(rest, 16)));
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(low + i), _mm512_cvtepi32_epi16(rest));
+        kept = _mm512_add_ps(kept, store_term(second + i, _mm512_sub_ps(a, kept)));
       }
       sum = _mm512_add_ps(sum, kept);
     }
-    sums[group] = _mm512_reduce_add_ps(sum);
+    *sums++ = _mm512_reduce_add_ps(sum);
   }
 }
 
@@ -100,19 +101,21 @@ void multiply_rows(const Weights& weights, int64_t block, const Panels& panels, 
   const uint32_t* words = weights.words + block * (weights.k / kWordRows) * kBlockColumns;
   const __m512 offset = _mm512_set1_ps(128.0f);
 
-  for (int64_t group = 0; group < weights.k / weights.group_size; ++group) {
+  const int64_t segment = avx512::segment_rows(weights.group_size);
+  for (int64_t begin = 0; begin < weights.k; begin += segment) {
+    const int64_t group = begin / weights.group_size;
     __m512 sums[rows][kVectors];
     for (int v = 0; v < kVectors; ++v) {
       const __m512 zero =
           _mm512_add_ps(offset, avx512::load_zeros(weights, group, first + v * kLanes));
       for (int r = 0; r < rows; ++r) {
-        const float* group_sums = reinterpret_cast<const float*>(
+        const float* segment_sums = reinterpret_cast<const float*>(
             panels.data + r * panels.row_stride + terms * panels.term_stride);
-        sums[r][v] = _mm512_fnmadd_ps(zero, _mm512_set1_ps(group_sums[group]), _mm512_setzero_ps());
+        sums[r][v] = _mm512_fnmadd_ps(zero, _mm512_set1_ps(segment_sums[begin / segment]),
+                                      _mm512_setzero_ps());
       }
     }
-    const int64_t begin = group * weights.group_size;
-    for (int64_t k = begin; k < begin + weights.group_size; k += kWordRows) {
+    for (int64_t k = begin; k < begin + segment; k += kWordRows) {
       multiply_pair<rows, terms, 0>(words, panels, k, sums);
       multiply_pair<rows, terms, 1>(words, panels, k, sums);
       multiply_pair<rows, terms, 2>(words, panels, k, sums);
@@ -126,7 +129,7 @@ void multiply_rows(const Weights& weights, int64_t block, const Panels& panels, 
                               avx512::column_mask(column, weights.n));
       for (int r = 0; r < rows; ++r) {
         float* out = tile + r * kBlockColumns + v * kLanes;
-        const __m512 total = group == 0 ? _mm512_setzero_ps() : _mm512_load_ps(out);
+        const __m512 total = begin == 0 ? _mm512_setzero_ps() : _mm512_load_ps(out);
         _mm512_store_ps(out, _mm512_fmadd_ps(sums[r][v], scale, total));
       }
     }

@@ -25,7 +25,7 @@ struct Shape {
 
 class LinearCase {
  public:
-  LinearCase(const Shape& shape, Flush flush, uint32_t seed);
+  LinearCase(const Shape& shape, Flush flush, uint32_t seed, float mean = 0.0f);
 
   cpu::Weights weights() const;
   cpu::ActivationRow row(int64_t r) const;
@@ -46,7 +46,7 @@ class LinearCase {
 
 inline size_t bytes_of(cpu::Dtype dtype) { return dtype == cpu::Dtype::kFloat32 ? 4 : 2; }
 
-inline LinearCase::LinearCase(const Shape& shape, Flush flush, uint32_t seed)
+inline LinearCase::LinearCase(const Shape& shape, Flush flush, uint32_t seed, float mean)
     : shape_(shape),
       codes_(static_cast<size_t>(shape.k * shape.n)),
       zeros_(static_cast<size_t>(shape.k / shape.group_size * shape.n), 8),
@@ -82,7 +82,7 @@ inline LinearCase::LinearCase(const Shape& shape, Flush flush, uint32_t seed)
                      0.01f + 0.01f * std::abs(normal(random)));
   }
   for (int64_t i = 0; i < shape.m * shape.a_count; ++i) {
-    cpu::store_float(a_.data(), shape.dtype, i, normal(random));
+    cpu::store_float(a_.data(), shape.dtype, i, mean + normal(random));
   }
 }
 
