@@ -24,6 +24,7 @@ from marlin.quantization_config import (
     planned_replacements,
     quantization_config,
     swap_for_config,
+    swap_in,
 )
 from marlin.safetensors_writer import PendingTensor, write_safetensors
 
@@ -110,13 +111,13 @@ def load_checkpoint(
     """
     with CheckpointFiles(Path(path)) as files:
         config = files.quantization
-        slots = slots_of(model, {} if config is None else planned_replacements(model, config))
+        replacements = {} if config is None else planned_replacements(model, config)
+        slots = slots_of(model, replacements)
         sources = [_source_of(slot, files) for slot in slots]
         _refuse_unexpected(slots, files)
         refuse_meta_buffers(model)
         target = _device_of(model) if device is None else torch.device(device)
-        if config is not None:
-            swap_for_config(model, config)
+        swap_in(model, replacements)
         total = sum(files.entry(source).nbytes for source in sources)
         done = 0
         for group in _by_module(slots, sources):

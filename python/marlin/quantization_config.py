@@ -19,7 +19,7 @@ from marlin.errors import CheckpointInvalidError, UnsupportedError
 from marlin.linear import Int4Linear
 from marlin.primitives import FLOAT_DTYPES, GROUP_SIZES, dtype_name
 
-__all__ = ["planned_replacements", "quantization_config", "swap_for_config"]
+__all__ = ["planned_replacements", "quantization_config", "swap_for_config", "swap_in"]
 
 
 def quantization_config(model: nn.Module) -> dict[str, Any] | None:
@@ -60,7 +60,11 @@ def swap_for_config(model: nn.Module, config: Mapping[str, Any]) -> list[str]:
     Returns their names. Nothing is replaced when the config does not fit the model, which is a
     CheckpointInvalidError; a format that is not read is an UnsupportedError.
     """
-    replacements = planned_replacements(model, config)
+    return swap_in(model, planned_replacements(model, config))
+
+
+def swap_in(model: nn.Module, replacements: Mapping[nn.Module, Int4Linear]) -> list[str]:
+    """Puts each replacement in every place of its module; returns the names of the places."""
     swapped: list[str] = []
     for name, module in list(model.named_modules(remove_duplicate=False)):
         if module in replacements:
