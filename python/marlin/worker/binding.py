@@ -56,7 +56,8 @@ class ArgumentChecker:
             if test is not None and not test(value):
                 self._refuse(name, annotation, value)
         for name, value in kwargs.items():
-            test, annotation = self._by_name[name]
+            # A name that is not here went into the handler's own `**kwargs`.
+            test, annotation = self._by_name.get(name, (None, None))
             if test is not None and not test(value):
                 self._refuse(name, annotation, value)
 

@@ -132,7 +132,9 @@ class MessageReader:
         memory = self._storage(storage, nbytes)
         if nbytes == 0:
             return torch.empty(shape, dtype=dtype)
-        return torch.frombuffer(memory, dtype=dtype).view(shape)
+        tensor = torch.frombuffer(memory, dtype=dtype).view(shape)
+        # ZeroMQ places a short frame anywhere; kernels want their element size.
+        return tensor.clone() if tensor.data_ptr() % dtype.itemsize else tensor
 
     def _storage(self, storage: list[int | str], nbytes: int) -> memoryview | bytearray:
         match storage:
@@ -202,6 +204,9 @@ class Encoded:
     keep: list[torch.Tensor] = field(default_factory=list)
 
 
+_NOTHING: Final = Encoded([])
+
+
 class _UnserializableError(Exception):
     """A value that cannot travel; `place` grows from the inside out."""
 
@@ -220,7 +225,7 @@ class MessageWriter:
         self._limits = limits
         self._handles = handles
         self._arena = arena
-        self._encoded = Encoded([b""])
+        self._encoded = _NOTHING
         self._elements = 0
         self._undo_handles: list[int] = []
         self._undo_blocks: list[tuple[int, int]] = []
@@ -257,6 +262,9 @@ class MessageWriter:
                     "The value cannot travel: a string in it has lone surrogates."
                 ) from error
             raise
+        finally:
+            # What is kept for this message must not live until the next.
+            self._encoded = _NOTHING
         encoded.frames[0] = control
         return encoded
 
@@ -286,15 +294,15 @@ class MessageWriter:
                 raise _UnserializableError("an integer beyond 64 bits")
             return int(value)  # type: ignore[call-overload]
         if isinstance(value, Handle):
-            return self._handle(value)
+            return self._handle(value, depth)
         if isinstance(value, torch.Tensor):
-            return self._tensor(value)
+            return self._tensor(value, depth)
         if isinstance(value, dict):
             return self._map(value, depth)
         if isinstance(value, (list, tuple)):
             return self._array(value, depth)
         if isinstance(value, np.ndarray):
-            return self._tensor(_from_numpy(value))
+            return self._tensor(_from_numpy(value), depth)
         if isinstance(value, np.generic):
             return self._convert(value.item(), depth)
         if isinstance(value, (bytearray, memoryview)):
@@ -334,15 +342,17 @@ class MessageWriter:
         if depth > self._limits.max_depth:
             raise _UnserializableError(f"more than {self._limits.max_depth} levels of nesting")
 
-    def _handle(self, handle: Handle) -> msgspec.msgpack.Ext:
+    def _handle(self, handle: Handle, depth: int) -> msgspec.msgpack.Ext:
+        self._check_depth(depth + 1)
+        # The extension is a level, and so is the array in it.
+        meta = self._convert(dict(handle.meta), depth + 2)
         handle_id = self._handles.add(handle.value)
         self._undo_handles.append(handle_id)
         self._elements += 4
-        meta = self._convert(dict(handle.meta), 2)
         payload = [handle_id, handle.kind, handle.type, meta]
         return msgspec.msgpack.Ext(protocol.HANDLE_CODE, msgspec.msgpack.encode(payload))
 
-    def _tensor(self, tensor: torch.Tensor) -> msgspec.msgpack.Ext:
+    def _tensor(self, tensor: torch.Tensor, depth: int) -> msgspec.msgpack.Ext:
         if tensor.layout is not torch.strided or tensor.is_quantized:
             raise _UnserializableError(f"a tensor of layout {tensor.layout}")
         if tensor.device.type == "meta":
@@ -352,6 +362,8 @@ class MessageWriter:
             raise _UnserializableError(f"a tensor of dtype {describe_dtype(tensor.dtype)}")
         if tensor.dim() > _MAX_DIMENSIONS:
             raise _UnserializableError(f"a tensor of {tensor.dim()} dimensions")
+        # The extension, the array in it, and the shape in that.
+        self._check_depth(depth + 2)
         self._elements += 12 + tensor.dim()
         payload = [name, list(tensor.shape), self._store(tensor.detach())]
         return msgspec.msgpack.Ext(protocol.TENSOR_CODE, msgspec.msgpack.encode(payload))

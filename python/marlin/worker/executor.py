@@ -1,13 +1,14 @@
 """Runs calls one after another on the thread of torch, and streams item by item between them.
 
-Knows no socket: what goes to a client is handed to `post`. Every exception of a call, whatever it
-is, ends that call and nothing else.
+Knows no socket: what goes to a client is put into the outbox. Every exception of a call, whatever
+it is, ends that call and nothing else.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
 
@@ -30,8 +31,10 @@ def error_reply(call_id: int | None, error: BaseException) -> list[bytes]:
 class Executor:
     """`run` is the thread of torch; the other methods are for the I/O thread."""
 
-    def __init__(self, post: Callable[[Outgoing], None]) -> None:
-        self._post = post
+    def __init__(self, outbox: deque[Outgoing], ring: Callable[[], None]) -> None:
+        """`ring` tells the I/O thread that there is something in `outbox`."""
+        self._outbox = outbox
+        self._ring = ring
         self._lock = threading.Lock()
         # Calls whose turn has come, garbage to drop in our thread, and None to end.
         self._queue: SimpleQueue[RunningCall | list[object] | None] = SimpleQueue()
@@ -147,13 +150,15 @@ class Executor:
         call.seq += 1
         with self._lock:
             call.credit -= 1
-        self._post(Outgoing(call.session, encoded.frames, keep=encoded.keep))
+        self._outbox.append(Outgoing(call.session, encoded.frames, keep=encoded.keep))
+        self._ring()
         return False
 
     def _end(self, call: RunningCall, encoded: Encoded) -> None:
-        # Arguments die before the reply is posted, so that their releases leave with it.
+        self._outbox.append(Outgoing(call.session, encoded.frames, call.id, encoded.keep))
+        # Between the two, so that one ring sends the reply and then the releases of the arguments.
         call.args, call.kwargs = [], {}
-        self._post(Outgoing(call.session, encoded.frames, call.id, encoded.keep))
+        self._ring()
 
 
 def _close(call: RunningCall) -> None:

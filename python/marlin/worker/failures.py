@@ -50,11 +50,12 @@ def _text_of(error: BaseException) -> str:
 
 
 def _traceback_of(error: BaseException) -> str:
+    foreign = _without_own_frames(error.__traceback__)
+    if foreign is None and isinstance(error, MarlinError):
+        # Raised by the worker itself: the message says all.
+        return ""
     try:
-        lines = traceback.format_exception(
-            type(error), error, _without_own_frames(error.__traceback__)
-        )
-        text = "".join(lines)
+        text = "".join(traceback.format_exception(type(error), error, foreign))
     except BaseException as second:
         text = f"The traceback could not be formatted: {qualified_type(second)}\n"
     encoded = text.encode("utf-8", "replace")
@@ -66,13 +67,13 @@ def _traceback_of(error: BaseException) -> str:
 
 
 def _without_own_frames(tb: TracebackType | None) -> TracebackType | None:
-    """The traceback from the first frame that is not the worker's own; all of it if none is."""
+    """The traceback from the first frame that is not the worker's own; None if there is none."""
     first = tb
     while first is not None and first.tb_frame.f_globals.get("__name__", "").startswith(
         _OWN_PACKAGE
     ):
         first = first.tb_next
-    return first or tb
+    return first
 
 
 def _plain_details(details: dict[str, object]) -> dict[str, object]:

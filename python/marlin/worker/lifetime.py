@@ -27,11 +27,18 @@ def is_spawned() -> bool:
 
 
 def watch_stdin() -> None:
-    """Sends SIGTERM to this process when stdin ends: the parent has closed it, or died."""
+    """Sends SIGTERM to this process when stdin ends: the parent has closed it, or died.
+
+    Foreign code and its children get an empty stdin: on ours they would wait for ever.
+    """
+    stdin = os.dup(_STDIN)
+    empty = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(empty, _STDIN)
+    os.close(empty)
 
     def watch() -> None:
         try:
-            while os.read(_STDIN, _CHUNK):
+            while os.read(stdin, _CHUNK):
                 continue
         except OSError:
             # A reset socket is an end as well.

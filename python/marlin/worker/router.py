@@ -23,6 +23,8 @@ __all__ = ["Incoming", "Router", "SendOutcome"]
 
 SendOutcome: TypeAlias = Literal["sent", "full", "gone"]
 
+_LAST: Final = zmq.NOBLOCK
+_MORE: Final = zmq.NOBLOCK | zmq.SNDMORE
 _HANDSHAKE_MS: Final = 5000
 # From this size on a frame is sent from where it lies, which costs a thread switch to free it.
 _ZERO_COPY_BYTES: Final = 65536
@@ -89,32 +91,27 @@ class Router:
             self._monitor.recv_multipart()
         return message, woken, left
 
-    def has_message(self) -> bool:
-        """Whether another message can be read without waiting."""
-        return bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
-
     def receive(self) -> Incoming:
         """The next message; frames are views of ZeroMQ's memory."""
         socket = self._socket
         identity = socket.recv()
-        control = b""
+        # Frame.more is ten times cheaper than asking the socket.
+        control = frame = socket.recv(copy=False)
         frames: list[memoryview] = []
         excess = 0
-        if socket.get(zmq.RCVMORE):
-            control = socket.recv()
-            while socket.get(zmq.RCVMORE):
-                frame = socket.recv(copy=False)
-                if len(frames) < self._max_frames:
-                    frames.append(frame.buffer)
-                else:
-                    excess += 1
-        return Incoming(identity, control, frames, excess)
+        while frame.more:
+            frame = socket.recv(copy=False)
+            if len(frames) < self._max_frames:
+                frames.append(frame.buffer)
+            else:
+                excess += 1
+        return Incoming(identity, control.bytes, frames, excess)
 
     def send(self, identity: bytes, frames: Sequence[bytes]) -> SendOutcome:
         """Never waits: `full` when the client does not read, `gone` when there is no such peer."""
         socket = self._socket
         try:
-            socket.send(identity, zmq.SNDMORE | zmq.NOBLOCK)
+            socket.send(identity, _MORE)
         except zmq.Again:
             return "full"
         except zmq.ZMQError as error:
@@ -123,8 +120,9 @@ class Router:
             raise
         last = len(frames) - 1
         for index, frame in enumerate(frames):
-            flags = zmq.NOBLOCK if index == last else zmq.SNDMORE | zmq.NOBLOCK
-            socket.send(frame, flags, copy=len(frame) < _ZERO_COPY_BYTES)
+            socket.send(
+                frame, _LAST if index == last else _MORE, copy=len(frame) < _ZERO_COPY_BYTES
+            )
         return "sent"
 
     def close(self, linger_ms: int = 0) -> None:

@@ -38,8 +38,6 @@ __all__ = ["Server"]
 
 _log = logging.getLogger(__name__)
 
-# Messages read before anything is sent again: no client's burst keeps the others waiting.
-_BATCH: Final = 32
 _RETRY_MS: Final = 10
 _PROBE_MS: Final = 50
 # The end of a peer's connection and of its routing id come from two threads of ZeroMQ.
@@ -51,7 +49,7 @@ _MAX_OUTBOX_FOR_PROGRESS: Final = 64
 
 
 class Server:
-    """Routes between clients and the executor. Everything but `post` and `stop` is its thread's."""
+    """Routes between clients and the executor. Everything but `stop` is its thread's."""
 
     def __init__(
         self, router: Router, waker: Waker, arena: Arena | None, limits: Limits, info: WorkerInfo
@@ -69,14 +67,7 @@ class Server:
         self._outbox: deque[Outgoing] = deque()
         self._probes = 0
         self._stopping = False
-        self.executor = Executor(self.post)
-
-    # Called by other threads
-
-    def post(self, outgoing: Outgoing) -> None:
-        """Hands a message to the I/O thread."""
-        self._outbox.append(outgoing)
-        self._waker.wake()
+        self.executor = Executor(self._outbox, waker.wake)
 
     def stop(self) -> None:
         """Ends `run` soon."""
@@ -99,10 +90,8 @@ class Server:
                     self._probes = _PROBES
                 elif self._probes and not message:
                     self._probe()
-                for _ in range(_BATCH if message else 0):
+                if message:
                     self._receive()
-                    if not self._router.has_message():
-                        break
         finally:
             self._shut_down()
 
@@ -293,7 +282,8 @@ class Server:
         def send(data: ProgressData) -> None:
             if len(self._outbox) < _MAX_OUTBOX_FOR_PROGRESS and not session.backlog:
                 frames = [protocol.encode(protocol.Progress(message.id, data))]
-                self.post(Outgoing(session, frames))
+                self._outbox.append(Outgoing(session, frames))
+                self._waker.wake()
 
         return send
 

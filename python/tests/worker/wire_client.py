@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 import zmq
@@ -27,6 +27,8 @@ from marlin.worker.protocol import ErrorMap, WorkerMessage
 __all__ = ["CallError", "Ref", "TensorRef", "WireClient", "WorkerProcess", "block", "frame", "ref"]
 
 M = TypeVar("M")
+# Whatever a call returns; the tests say what they expect.
+Value: TypeAlias = Any
 
 # Generous: a loaded machine imports torch slowly. A test that waits this long has failed.
 _PATIENCE_MS = 60_000
@@ -193,15 +195,17 @@ class WireClient:
         credit: int = 0,
         progress: bool = False,
         frames: tuple[bytes, ...] = (),
-        **kwargs: object,
+        kwargs: dict[str, object] | None = None,
     ) -> int:
         """Sends a call and returns its id."""
         call_id = next(self._ids)
         message = {"type": "call", "id": call_id, "method": method, "args": args}
-        self.send({**message, "kwargs": kwargs, "credit": credit, "progress": progress}, *frames)
+        self.send(
+            {**message, "kwargs": kwargs or {}, "credit": credit, "progress": progress}, *frames
+        )
         return call_id
 
-    def finish(self, call_id: int) -> Any:
+    def finish(self, call_id: int) -> Value:
         """The value of the next message, which must be the reply to that call."""
         message = self.receive()
         if isinstance(message, protocol.ErrorReply) and message.id == call_id:
@@ -210,11 +214,13 @@ class WireClient:
         assert message.id == call_id, message
         return message.value
 
-    def call(self, method: str, *args: object, frames: tuple[bytes, ...] = (), **kw: object) -> Any:
+    def call(
+        self, method: str, *args: object, frames: tuple[bytes, ...] = (), **kwargs: object
+    ) -> Value:
         """Calls and waits; raises CallError."""
-        return self.finish(self.start(method, *args, frames=frames, **kw))
+        return self.finish(self.start(method, *args, frames=frames, kwargs=kwargs))
 
-    def python(self, target: object, path: str, *args: object, **kwargs: object) -> Any:
+    def python(self, target: object, path: str, *args: object, **kwargs: object) -> Value:
         """`python.call` with a dotted path."""
         return self.call("python.call", target, path.split("."), list(args), kwargs)
 
