@@ -73,10 +73,7 @@ export async function ensureOwnPackages({ base, development, signal }) {
     clearStamp(name, STAMP_FOLDER);
     await runStep({
       name: `pip-${name}`,
-      label:
-        name === "runtime"
-          ? "Installing Python packages (torch is large: minutes on a slow line)"
-          : "Installing test tools for Python",
+      label: name === "runtime" ? "Installing Python packages (torch is large)" : "Installing test tools for Python",
       ...pip(VENV_PYTHON, ["-c", path.join(ROOT, "constraints.txt"), ...requirements(wanted)]),
       signal,
     });
@@ -153,5 +150,10 @@ function requirements(wanted) {
 }
 
 function pip(python, args) {
-  return { command: python, args: ["-m", "pip", "install", "--no-input", "--disable-pip-version-check", ...args] };
+  return {
+    // pip is silent while it unpacks gigabytes: the line that says so must not be followed by a detail.
+    ignore: /uninstall/i,
+    command: python,
+    args: ["-m", "pip", "install", "--no-input", "--disable-pip-version-check", ...args],
+  };
 }

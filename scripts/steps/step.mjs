@@ -35,6 +35,7 @@ export class InterruptedError extends Error {
  * @property {string[]} args
  * @property {NodeJS.ProcessEnv} [env] replaces the environment
  * @property {string} [cwd]
+ * @property {RegExp} [ignore] lines that are not shown as the latest
  * @property {AbortSignal} [signal] ends the child, then rejects with InterruptedError
  */
 
@@ -45,7 +46,9 @@ export class InterruptedError extends Error {
  */
 export async function runStep(options) {
   const shown = showStep(options.label);
-  const result = await runLogged(options, (line) => shown.update(line));
+  const result = await runLogged(options, (line) => {
+    if (options.ignore?.test(line) !== true) shown.update(line);
+  });
   if (options.signal?.aborted) {
     shown.fail("interrupted");
     throw new InterruptedError();
@@ -90,7 +93,7 @@ export async function runLogged({ name, command, args, env = process.env, cwd = 
         take(text);
         const lines = (rest + text).split(/[\r\n]+/);
         rest = lines.pop() ?? "";
-        for (const line of lines.map(plainText)) if (line !== "") onLine(line);
+        for (const line of lines.map(plainText)) if (line !== "") onLine(line.trim());
       });
     }
     const ended = await new Promise((resolve) => {

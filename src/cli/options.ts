@@ -42,6 +42,13 @@ export function groupSize(): Option {
     .default(128);
 }
 
+/** `--dtype`. */
+export function dtype(): Option {
+  return new Option("--dtype <name>", "of the weights that stay in floating point (default: the checkpoint's)").choices(
+    ["float32", "bfloat16", "float16"],
+  );
+}
+
 /** Reads an integer of at least `minimum`. */
 export function integer(minimum: number): (text: string) => number {
   return (text) => {

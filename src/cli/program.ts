@@ -10,7 +10,7 @@ import { type QuantizeFlags, quantize } from "./commands/quantize.ts";
 import { type RunFlags, run } from "./commands/run.ts";
 import { BUNDLED_MODEL, type Context, type WorkerFlags } from "./context.ts";
 import { ExitCode, errorDocument, errorText, UsageError } from "./exit.ts";
-import { type CommonFlags, groupSize, repeatable, withCommon, withGeneration, withWorker } from "./options.ts";
+import { type CommonFlags, dtype, groupSize, repeatable, withCommon, withGeneration, withWorker } from "./options.ts";
 import { createOutput, type OutputStream } from "./output.ts";
 import { readPrompt } from "./prompt.ts";
 
@@ -74,7 +74,7 @@ function buildProgram(action: Action, { stdin, stdout, stderr }: Streams): Comma
 
   withGeneration(withWorker(withCommon(program.command("run <model> <prompt>"))), { maxNewTokens: 256, temperature: 0 })
     .description("continue a prompt (- reads it from standard input) with a model: a folder or a hub id")
-    .option("--dtype <name>", "float32, bfloat16 or float16 (default: as the checkpoint)")
+    .addOption(dtype())
     .option("--quantize", "put the Linears in 4 bits while loading", false)
     .option("--stop <text>", "end before this text; may be given several times", repeatable)
     .addOption(groupSize())
@@ -86,7 +86,7 @@ function buildProgram(action: Action, { stdin, stdout, stderr }: Streams): Comma
     .description("put a model's Linears in 4 bits and save it as a safetensors checkpoint")
     .requiredOption("--out <folder>", "where to save it")
     .option("--asymmetric", "a zero point per group, rather than a symmetric range", false)
-    .option("--dtype <name>", "float32, bfloat16 or float16 (default: as the checkpoint)")
+    .addOption(dtype())
     .option("--overwrite", "replace what is in the folder", false)
     .addOption(groupSize())
     .action((model: string, flags: Omit<QuantizeFlags, "model"> & CommonFlags) =>

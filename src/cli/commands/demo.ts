@@ -30,6 +30,12 @@ interface Measured {
   readonly tokensPerSecond: number;
 }
 
+/** Which kernel runs, as `marlin.kernel_info()` says. */
+interface Kernel {
+  readonly kernel: string;
+  readonly reason: string;
+}
+
 /** One document: the model, both measurements, the kernel, and the text. */
 export async function demo(context: Context, flags: DemoFlags): Promise<number> {
   const { output, signal } = context;
@@ -58,7 +64,7 @@ export async function demo(context: Context, flags: DemoFlags): Promise<number> 
   output.line(flags.stream ? "" : generated.text);
   const after = collect(model, perplexityAfter, generated);
 
-  const kernel = model.info.kernel;
+  const { kernel } = await worker.call<{ readonly kernel: Kernel }>("worker.info", [], {}, { signal });
   output.line(`\n${table(before, after, flags.groupSize)}\n`);
   output.line(`Kernel: ${kernel.kernel} (${kernel.reason})`);
   output.json({

@@ -13,7 +13,7 @@ export interface InspectFlags extends WorkerFlags {
 export async function inspect(context: Context, flags: InspectFlags): Promise<number> {
   const { output, signal } = context;
   await using worker = await startWorker(context, flags);
-  const description = await worker.call("checkpoint.inspect", [flags.checkpoint], { signal });
+  const description = await worker.call("checkpoint.inspect", [flags.checkpoint], {}, { signal });
   output.line(formatTree(description));
   output.json(description);
   return ExitCode.ok;

@@ -1,6 +1,7 @@
 // `marlin quantize <model> --out DIR`: puts a model's Linears in 4 bits and saves the result as a checkpoint.
 
 import fs from "node:fs/promises";
+import type { LoadOptions } from "../../client/model.ts";
 import type { Context, WorkerFlags } from "../context.ts";
 import { loadModel, report, startWorker } from "../context.ts";
 import { ExitCode, UsageError } from "../exit.ts";
@@ -13,7 +14,7 @@ export interface QuantizeFlags extends WorkerFlags {
   readonly groupSize: number;
   /** Zero points per group, rather than a symmetric range. */
   readonly asymmetric: boolean;
-  readonly dtype?: string;
+  readonly dtype?: LoadOptions["dtype"];
   /** Replace what is in `out`. */
   readonly overwrite: boolean;
 }
@@ -24,7 +25,7 @@ export async function quantize(context: Context, flags: QuantizeFlags): Promise<
   if (!flags.overwrite) await requireEmpty(flags.out);
   await using worker = await startWorker(context, flags);
   await using model = await loadModel(context, worker, flags.model, { dtype: flags.dtype });
-  const report4 = await output.during(`Quantizing to 4 bits, group ${flags.groupSize}`, async (step) =>
+  const quantized = await output.during(`Quantizing to 4 bits, group ${flags.groupSize}`, async (step) =>
     model.quantize({ groupSize: flags.groupSize, symmetric: !flags.asymmetric, onProgress: report(step), signal }),
   );
   const saved = await output.during(`Saving to ${flags.out}`, async (step) =>
@@ -33,16 +34,16 @@ export async function quantize(context: Context, flags: QuantizeFlags): Promise<
   const { weightBytes, floatWeightBytes } = model.info;
   output.line(
     formatTable([
-      ["layers in 4 bits", String(report4.layers.length)],
-      ["layers left as they were", String(report4.skipped.length)],
+      ["layers in 4 bits", String(quantized.layers.length)],
+      ["layers left as they were", String(quantized.skipped.length)],
       ["weights before", formatBytes(floatWeightBytes)],
       ["weights now", `${formatBytes(weightBytes)}`],
       ["smaller by", formatRatio(floatWeightBytes / weightBytes)],
     ]),
   );
-  for (const { name, reason } of report4.skipped) output.line(`  left: ${name}: ${reason}`);
+  for (const { name, reason } of quantized.skipped) output.line(`  left: ${name}: ${reason}`);
   output.line(`Saved ${formatBytes(saved.bytes)} to ${saved.path}`);
-  output.json({ ...saved, weightBytes, floatWeightBytes, report: report4 });
+  output.json({ ...saved, weightBytes, floatWeightBytes, report: quantized });
   return ExitCode.ok;
 }
 

@@ -1,5 +1,6 @@
 // `marlin run <model> <prompt>`: generates text, token by token.
 
+import type { LoadOptions } from "../../client/model.ts";
 import type { Context, WorkerFlags } from "../context.ts";
 import { loadModel, startWorker } from "../context.ts";
 import { ExitCode } from "../exit.ts";
@@ -9,7 +10,7 @@ import { type GenerateFlags, generate } from "../generate.ts";
 export interface RunFlags extends WorkerFlags, GenerateFlags {
   readonly model: string;
   readonly prompt: string;
-  readonly dtype?: string;
+  readonly dtype?: LoadOptions["dtype"];
   /** Put the Linears in 4 bits on the way in. */
   readonly quantize: boolean;
   readonly groupSize: number;

@@ -1,5 +1,6 @@
 // Checks of the Python that would run the worker: version, packages, compiler, operators, kernel.
 
+import type { ProgramResult } from "../child.ts";
 import { type Finding, fail, isAtLeast, ok, skip, warn } from "./check.ts";
 
 const OLDEST_PYTHON = [3, 10];
@@ -7,14 +8,6 @@ const OLDEST_TORCH = [2, 10];
 const PACKAGES = ["numpy", "safetensors", "transformers", "tokenizers", "pyzmq", "msgspec"];
 const COMPILERS = ["c++", "g++", "clang++"];
 const SET_UP = "npm start sets everything up (installed from npm: npm --prefix node_modules/marlin-torch start)";
-
-/** How a program ended. */
-export interface ProgramResult {
-  /** Null if it did not run, or was ended by a signal. */
-  readonly code: number | null;
-  readonly stdout: string;
-  readonly stderr: string;
-}
 
 /** Runs a program to its end; never rejects. */
 export type RunProgram = (command: string, args: readonly string[]) => Promise<ProgramResult>;

@@ -1,0 +1,64 @@
+// Programs that a command runs to their end: what doctor asks, and the benches. Knows no worker.
+
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import path from "node:path";
+import process from "node:process";
+import { fileURLToPath } from "node:url";
+import { ExitCode } from "./exit.ts";
+
+/** The folder of package.json. */
+export const PACKAGE_ROOT: string = fileURLToPath(new URL("../..", import.meta.url));
+
+/** A program that answers to doctor has this long; a cold import of torch takes seconds. */
+const CAPTURE_TIMEOUT_MS = 120_000;
+
+/** How a program ended, and what it wrote. */
+export interface ProgramResult {
+  /** Null if it did not run, or was ended by a signal. */
+  readonly code: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** Runs a program and keeps what it writes; never rejects. Python finds the `marlin` of this package. */
+export async function captureProgram(
+  command: string,
+  args: readonly string[],
+  signal: AbortSignal,
+): Promise<ProgramResult> {
+  const child = spawn(command, args, {
+    env: pythonEnvironment(),
+    stdio: ["ignore", "pipe", "pipe"],
+    timeout: CAPTURE_TIMEOUT_MS,
+    signal,
+  });
+  let stdout = "";
+  let stderr = "";
+  child.stdout.setEncoding("utf8").on("data", (text: string) => {
+    stdout += text;
+  });
+  child.stderr.setEncoding("utf8").on("data", (text: string) => {
+    stderr += text;
+  });
+  const code = await exitCode(child).catch(() => null);
+  return { code, stdout, stderr };
+}
+
+/** Runs a program with this terminal, in the package's folder; resolves with its exit code. Rejects if it cannot start. */
+export async function runForeground(command: string, args: readonly string[], signal: AbortSignal): Promise<number> {
+  const child = spawn(command, args, { cwd: PACKAGE_ROOT, env: pythonEnvironment(), stdio: "inherit", signal });
+  return (await exitCode(child)) ?? ExitCode.failed;
+}
+
+/** Waits for the end of a child and of its output; rejects if it could not start. */
+async function exitCode(child: ChildProcess): Promise<number | null> {
+  const [code] = await once(child, "close");
+  return typeof code === "number" ? code : null;
+}
+
+function pythonEnvironment(): NodeJS.ProcessEnv {
+  const own = path.join(PACKAGE_ROOT, "python");
+  const inherited = process.env.PYTHONPATH;
+  return { ...process.env, PYTHONPATH: inherited === undefined ? own : `${own}${path.delimiter}${inherited}` };
+}
