@@ -39,7 +39,7 @@ _CPU_LIBRARY = _FOLDER / "_C.abi3.so"
 _CUDA_LIBRARY = _FOLDER / "_C_cuda.abi3.so"
 
 # Errors of csrc arrive as RuntimeError("marlin:<code>: <sentence>").
-_NATIVE_ERROR = re.compile(r"marlin:(\w+): ([^\n]*)")
+_NATIVE_ERROR = re.compile(r"marlin:(\w+): (.*)", re.DOTALL)
 _NATIVE_CODES: dict[str, type[MarlinError]] = {
     error.code: error for error in (InvalidArgumentError, KernelUnavailableError, UnsupportedError)
 }
@@ -183,13 +183,18 @@ def _raise_typed(
             raise InvalidArgumentError(
                 f"`{parameter.name}`: expected {kind}, got {type(value).__name__}"
             ) from error
-    devices = {parameter: tensor.device.type for parameter, tensor in tensors.items()}
-    if len(set(devices.values())) > 1:
-        raise InvalidArgumentError(f"expected all tensors on one device, got {devices}") from error
+    _require_one_device(**tensors)
     if isinstance(error, NotImplementedError):
-        kind = next(iter(devices.values()))
+        kind = next(iter(tensors.values())).device.type
         raise UnsupportedError(f"`{name}`: expected a tensor on the CPU, got {kind}") from error
     raise error
+
+
+def _require_one_device(**tensors: Tensor | None) -> None:
+    devices = {name: tensor.device for name, tensor in tensors.items() if tensor is not None}
+    if len(set(devices.values())) > 1:
+        got = ", ".join(f"`{name}` on {device}" for name, device in devices.items())
+        raise InvalidArgumentError(f"expected all tensors on one device, got {got}")
 
 
 class _NativeKernelInfo(ctypes.Structure):
@@ -227,6 +232,7 @@ def _fake_gemm(
     size_k: int,
     group_size: int,
 ) -> Tensor:
+    _require_one_device(a=a, qweight=qweight, scales=scales, qzeros=qzeros, bias=bias)
     return a.new_empty((*a.shape[:-1], size_n))
 
 
@@ -247,6 +253,7 @@ def _fake_dequantize(
     size_k: int,
     group_size: int,
 ) -> Tensor:
+    _require_one_device(qweight=qweight, scales=scales, qzeros=qzeros)
     return scales.new_empty((size_n, size_k))
 
 

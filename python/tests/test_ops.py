@@ -111,9 +111,10 @@ def test_gemm_matches_the_definition_for_every_row_count(
     group_size: int, dtype: torch.dtype, with_zeros: bool
 ) -> None:
     linear = make_linear(136, 256, group_size, with_zeros=with_zeros)
+    weight = linear.weight
     for m in ROW_COUNTS:
         a = torch.randn(m, 256).to(dtype)
-        assert_close(linear.gemm(a), a.double() @ linear.weight.T)
+        assert_close(linear.gemm(a), a.double() @ weight.T)
 
 
 @pytest.mark.parametrize("scale_dtype", DTYPES, ids=str)
