@@ -48,22 +48,21 @@ class LoadedModel:
         self, path: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
     ) -> None:
         self.path = path
-        self._model: PreTrainedModel | None = model
-        self._tokenizer: PreTrainedTokenizerBase | None = tokenizer
+        self._parts: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = (model, tokenizer)
 
     @property
     def model(self) -> PreTrainedModel:
         """The model; raises UnknownHandleError after `dispose`."""
-        if self._model is None:
-            raise UnknownHandleError(f"The model of `{self.path}` was disposed.")
-        return self._model
+        return self._parts_if_alive()[0]
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer; raises UnknownHandleError after `dispose`."""
-        if self._tokenizer is None:
-            raise UnknownHandleError(f"The model of `{self.path}` was disposed.")
-        return self._tokenizer
+        return self._parts_if_alive()[1]
+
+    def check_alive(self) -> None:
+        """Raises UnknownHandleError after `dispose`."""
+        self._parts_if_alive()
 
     def quantize(
         self,
@@ -107,7 +106,7 @@ class LoadedModel:
             "weight_bytes": held,
             "float_weight_bytes": held - rounded_bytes + unrounded * dtype.itemsize,
             "quantization": _quantization(layers),
-            "kernel": kernel_info(device).kernel if layers else None,
+            "kernel": _kernel(device) if layers else None,
             "context_length": context_length(model),
             "vocab_size": model.config.get_text_config(decoder=True).vocab_size,
         }
@@ -131,11 +130,20 @@ class LoadedModel:
         )
 
     def dispose(self) -> None:
-        """Frees the model, whoever still holds this object; may be called again."""
-        self._model = None
-        self._tokenizer = None
+        """Frees the weights, whoever still holds this object or a module; may be called again."""
+        if self._parts is None:
+            return
+        for module in self._parts[0].modules():
+            for held in (module._parameters, module._buffers):
+                held.update(dict.fromkeys(held))
+        self._parts = None
         # Modules of transformers refer to each other in cycles.
         gc.collect()
+
+    def _parts_if_alive(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        if self._parts is None:
+            raise UnknownHandleError(f"The model of `{self.path}` was disposed.")
+        return self._parts
 
 
 def load_model(
@@ -254,6 +262,11 @@ def _held_bytes(model: nn.Module) -> int:
 
 def _device(model: nn.Module) -> torch.device:
     return next(_tensors(model)).device
+
+
+def _kernel(device: torch.device) -> dict[str, object]:
+    info = kernel_info(device)
+    return {"kernel": info.kernel, "reason": info.reason}
 
 
 def _quantization(layers: list[Int4Linear]) -> dict[str, object] | None:

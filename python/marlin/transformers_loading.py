@@ -73,14 +73,19 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def _check_architecture(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise CheckpointInvalidError(f"`{folder}` has no config.json, and so is no model's folder.")
     with _quiet():
         try:
             AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except OSError as err:
-            raise CheckpointInvalidError(f"`{folder}` has no readable config.json: {err}") from err
+            raise CheckpointInvalidError(
+                f"`{folder}` has no readable config.json: {_first_line(err)}"
+            ) from err
         except (KeyError, ValueError) as err:
             raise UnsupportedError(
-                f"`{folder}` is of a kind that the installed transformers does not know: {err}"
+                f"`{folder}` is of a kind that the installed transformers does not know: "
+                f"{_first_line(err)}"
             ) from err
 
 
@@ -108,9 +113,16 @@ def _named_failures(folder: Path) -> Iterator[None]:
     except MarlinError:  # some are OSErrors or ValueErrors, too
         raise
     except ImportError as err:
-        raise ModuleNotFound(f"Loading `{folder}` needs a package that is missing: {err}") from err
+        raise ModuleNotFound(
+            f"Loading `{folder}` needs a package that is missing: {_first_line(err)}"
+        ) from err
     except (KeyError, OSError, ValueError) as err:
-        raise CheckpointInvalidError(f"`{folder}` could not be loaded: {err}") from err
+        raise CheckpointInvalidError(f"`{folder}` could not be loaded: {_first_line(err)}") from err
+
+
+def _first_line(error: Exception) -> str:
+    """What is wrong; advice on how to use transformers follows in the lines after it."""
+    return str(error).strip().partition("\n")[0]
 
 
 @contextmanager

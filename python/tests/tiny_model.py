@@ -1,4 +1,4 @@
-"""Writes the folder of a random Llama of a few kilobytes, with a byte-level tokenizer, in an instant.
+"""Writes the folder of a small random Llama with a byte-level tokenizer, in an instant.
 
 Its text is noise; what it computes is what any Llama computes.
 """
@@ -6,9 +6,11 @@ Its text is noise; what it computes is what any Llama computes.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 __all__ = ["CONTEXT", "END", "tiny_llama", "tiny_tokenizer", "write_tiny_model"]
@@ -24,9 +26,11 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE(vocabulary, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(
+    make: Any = PreTrainedTokenizerFast  # its constructor is not annotated
+    made: PreTrainedTokenizerFast = make(
         tokenizer_object=tokenizer, eos_token="<|endoftext|>", clean_up_tokenization_spaces=False
     )
+    return made
 
 
 def tiny_llama(
@@ -50,7 +54,8 @@ def tiny_llama(
     )
     model = LlamaForCausalLM(config)
     model.train(False)
-    return model.to(dtype)
+    nn.Module.to(model, dtype)
+    return model
 
 
 def write_tiny_model(folder: Path, *, dtype: torch.dtype = torch.float32) -> Path:
