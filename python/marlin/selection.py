@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
 
+from marlin import ops
 from marlin.errors import InvalidArgumentError
 from marlin.linear import Int4Linear
 from marlin.primitives import FLOAT_DTYPES, dtype_name
@@ -171,9 +172,9 @@ def _why_not_smaller(module: nn.Module, group_size: int, symmetric: bool) -> str
         device="meta",
         dtype=module.weight.dtype,
     )
-    if planned.weight_bytes < module.weight.nbytes:
+    # The packed layout pads more than the plain one that a layer has on the meta device.
+    packed = ops.repack(planned.qweight, planned.size_n, planned.size_k)
+    size = planned.weight_bytes - planned.qweight.nbytes + packed.nbytes
+    if size < module.weight.nbytes:
         return None
-    return (
-        f"4 bits with padding would take {planned.weight_bytes} bytes, "
-        f"and it takes {module.weight.nbytes}"
-    )
+    return f"4 bits with padding would take {size} bytes, and it takes {module.weight.nbytes}"
