@@ -1,9 +1,9 @@
 // One set-up at a time in one checkout: a lock file that names its owner, so that a dead owner's lock is seen.
-// The owner is a process id and its start time, since ids are used again.
 
 import fs from "node:fs";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
+import { identify, isAlive, parseIdentity } from "./process-identity.mjs";
 
 const POLL_MS = 300;
 /** Breaking a stale lock takes microseconds; a breaker older than this was killed while at it. */
@@ -17,7 +17,7 @@ const BREAKER_MS = 10_000;
  */
 export async function acquireLock(file, { onWait, signal } = {}) {
   fs.mkdirSync(path.dirname(file), { recursive: true });
-  const mine = JSON.stringify({ pid: process.pid, started: startTime(process.pid) });
+  const mine = JSON.stringify(identify(process.pid));
   let announced = false;
   while (!tryCreate(file, mine)) {
     const owner = readOwner(file);
@@ -71,16 +71,10 @@ function breakStale(file) {
   }
 }
 
-/** The owner named in the lock; undefined once it is gone. An unreadable lock has an owner that cannot be alive. */
+/** The owner named in the lock; undefined once it is gone. */
 function readOwner(file) {
   const text = readText(file);
-  if (text === undefined) return undefined;
-  try {
-    const { pid, started } = JSON.parse(text);
-    return { pid: Number(pid), started: String(started) };
-  } catch {
-    return { pid: 0, started: "" };
-  }
+  return text === undefined ? undefined : parseIdentity(text);
 }
 
 function readText(file) {
@@ -89,25 +83,5 @@ function readText(file) {
   } catch (error) {
     if (error.code === "ENOENT") return undefined;
     throw error;
-  }
-}
-
-function isAlive({ pid, started }) {
-  if (!Number.isInteger(pid) || pid <= 0) return false;
-  try {
-    process.kill(pid, 0);
-  } catch (error) {
-    return error.code === "EPERM";
-  }
-  return startTime(pid) === started;
-}
-
-/** Start time in clock ticks since boot (field 22 of /proc/PID/stat); "" where there is no /proc. */
-function startTime(pid) {
-  try {
-    const stat = fs.readFileSync(`/proc/${pid}/stat`, "utf8");
-    return stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19] ?? "";
-  } catch {
-    return "";
   }
 }

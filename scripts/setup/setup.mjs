@@ -1,6 +1,7 @@
 // Everything between a fresh clone and a program that runs, each part only if it is not there yet.
 // Safe to interrupt and to run twice at the same time.
 
+import { endOrphan } from "../steps/orphan.mjs";
 import { showStep } from "../steps/progress.mjs";
 import { InterruptedError } from "../steps/step.mjs";
 import { ensureExtension, hasLibrary, requireCompiler } from "./extension.mjs";
@@ -27,6 +28,7 @@ export async function setUp({ python, ownVenv, development = false, forceExtensi
   if (!hasLibrary()) requireCompiler();
   const release = await lock(signal);
   try {
+    await endOrphan();
     await ensureNodePackages({ signal });
     await ensureTypescript({ signal });
     const info =

@@ -6,6 +6,7 @@ import fs from "node:fs";
 import path from "node:path";
 import { LOGS, ROOT } from "../setup/paths.mjs";
 import { advise } from "./advice.mjs";
+import { forgetChild, killGroup, NOTE, noteChild } from "./orphan.mjs";
 import { showStep } from "./progress.mjs";
 
 const TAIL_LINES = 25;
@@ -36,6 +37,7 @@ export class InterruptedError extends Error {
  * @property {NodeJS.ProcessEnv} [env] replaces the environment
  * @property {string} [cwd]
  * @property {RegExp} [ignore] lines that are not shown as the latest
+ * @property {string} [note] the file that names the running command, for `endOrphan`
  * @property {AbortSignal} [signal] ends the child, then rejects with InterruptedError
  */
 
@@ -67,7 +69,7 @@ export async function runStep(options) {
  * @param {(line: string) => void} onLine every non-empty line, without control characters
  * @returns {Promise<{ code: number | null, signal: string | null, tail: string, log: string }>}
  */
-export async function runLogged({ name, command, args, env = process.env, cwd = ROOT, signal }, onLine) {
+export async function runLogged({ name, command, args, env = process.env, cwd = ROOT, signal, note = NOTE }, onLine) {
   fs.mkdirSync(LOGS, { recursive: true });
   const log = path.join(LOGS, `${name}.log`);
   const file = fs.openSync(log, "w");
@@ -78,11 +80,14 @@ export async function runLogged({ name, command, args, env = process.env, cwd = 
   };
   take(`$ ${[command, ...args].join(" ")}\n`);
   try {
-    const child = spawn(command, args, { cwd, env, stdio: ["ignore", "pipe", "pipe"] });
+    // A group of its own: what it starts ends with it, and Ctrl-C reaches it through us alone.
+    const child = spawn(command, args, { cwd, env, stdio: ["ignore", "pipe", "pipe"], detached: true });
+    if (child.pid !== undefined) noteChild(child.pid, note);
     let killer;
     const abort = () => {
-      child.kill("SIGTERM");
-      killer = setTimeout(() => child.kill("SIGKILL"), KILL_AFTER_MS);
+      if (child.pid === undefined) return;
+      killGroup(child.pid, "SIGTERM");
+      killer = setTimeout(() => killGroup(child.pid, "SIGKILL"), KILL_AFTER_MS);
     };
     if (signal?.aborted) abort();
     signal?.addEventListener("abort", abort, { once: true });
@@ -104,6 +109,7 @@ export async function runLogged({ name, command, args, env = process.env, cwd = 
       child.once("close", (code, killedBy) => resolve({ code, signal: killedBy }));
     });
     clearTimeout(killer);
+    forgetChild(note);
     signal?.removeEventListener("abort", abort);
     return { ...ended, tail, log };
   } finally {

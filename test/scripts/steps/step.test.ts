@@ -1,13 +1,17 @@
 import fs from "node:fs";
+import os from "node:os";
 import path from "node:path";
 import { expect, test } from "vitest";
 import { explainFailure, runLogged } from "../../../scripts/steps/step.mjs";
+
+const note = path.join(os.tmpdir(), `marlin-step-${process.pid}.json`);
 
 const node = (program: string) => ({
   name: "test-step",
   label: "Testing",
   command: process.execPath,
   args: ["-e", program],
+  note,
 });
 
 test("every line is reported without control sequences, and the log has all of it", async () => {
@@ -32,7 +36,7 @@ test("a failure says how it ended, the end of the output, what to do, and where 
 });
 
 test("a command that does not exist is a failure, not an exception", async () => {
-  const options = { name: "test-step", label: "Testing", command: "/no/such/command", args: [] };
+  const options = { name: "test-step", label: "Testing", command: "/no/such/command", args: [], note };
   const result = await runLogged(options, () => {});
   expect(explainFailure(options, result)).toMatch(/could not be started/);
 });
