@@ -151,6 +151,8 @@ class Arena:
     def release(self, block: int, generation: int, count: int) -> None:
         """The client gives back `count` references to a block of ours."""
         with self._lock:
+            # First: a block must not be freed under our hands.
+            self._collect()
             own = self._partition.lookup(block, generation)
             if count > own.foreign:
                 raise ProtocolError(
@@ -158,7 +160,6 @@ class Arena:
                     f"{own.foreign}."
                 )
             own.foreign -= count
-            self._collect()
             self._free_if_unused(own)
 
     def give_back(self, block: int, generation: int) -> None:

@@ -84,6 +84,16 @@ def test_a_worker_block_lives_until_both_sides_let_go(
         arena.open_worker(place.block, place.generation, place.offset, place.bytes)
 
 
+def test_the_last_view_may_die_just_before_the_client_lets_go(make_arena: MakeArena) -> None:
+    arena = make_arena(8192, 4096)
+    tensor = _tensor(arena.allocate(64))
+    place = arena.mention(tensor.data_ptr(), 64)
+    assert place is not None
+    del tensor
+    arena.release(place.block, place.generation, 1)
+    assert arena.stats()["blocks"] == 0
+
+
 def test_a_view_made_from_a_mention_of_our_block_keeps_it(make_arena: MakeArena) -> None:
     arena = make_arena(8192, 4096)
     tensor = _tensor(arena.allocate(128))

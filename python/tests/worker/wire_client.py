@@ -220,9 +220,16 @@ class WireClient:
         """Calls and waits; raises CallError."""
         return self.finish(self.start(method, *args, frames=frames, kwargs=kwargs))
 
-    def python(self, target: object, path: str, *args: object, **kwargs: object) -> Value:
+    def python(
+        self,
+        target: object,
+        path: str,
+        *args: object,
+        frames: tuple[bytes, ...] = (),
+        **kwargs: object,
+    ) -> Value:
         """`python.call` with a dotted path."""
-        return self.call("python.call", target, path.split("."), list(args), kwargs)
+        return self.call("python.call", target, path.split("."), args, kwargs, frames=frames)
 
     def items(self, call_id: int) -> Iterator[Any]:
         """The items of a stream until its result."""
