@@ -25,7 +25,7 @@ __all__ = [
 _TORCH_SOURCES = (
     "registration.cpp",
     "kernel_info.cpp",
-    "cpu/arguments.cpp",
+    "common/arguments.cpp",
     "cpu/ops_gemm.cpp",
     "cpu/ops_layout.cpp",
 )
@@ -50,7 +50,7 @@ _X86_KERNELS = {
     "cpu/microkernel_avx512_bf16.cpp": (*_AVX512, "-mavx512bf16", *_INTRINSICS),
 }
 
-_CUDA_SOURCES = ("cuda/registration.cpp", "cuda/ops_dequantize.cpp")
+_CUDA_SOURCES = ("common/arguments.cpp", "cuda/registration.cpp", "cuda/ops_dequantize.cpp")
 _CUDA_KERNELS = ("cuda/dequantize.cu",)
 
 

@@ -48,7 +48,7 @@ def build_library(
     """
     objects.mkdir(parents=True, exist_ok=True)
     target.parent.mkdir(parents=True, exist_ok=True)
-    steps = [(source, objects / f"{source.path.stem}.o") for source in library.sources]
+    steps = [(source, objects / _object_name(source.path)) for source in library.sources]
     stale = [
         (source, output) for source, output in steps if not _is_current(output, source.command)
     ]
@@ -78,6 +78,11 @@ def build_library(
     _run([*link, "-o", os.fspath(target)])
     _write_record(objects / f"{library.name}.link", link)
     report(f"built {target.name} in {time.monotonic() - started:.1f} s")
+
+
+def _object_name(source: Path) -> str:
+    """Files of one name may stand in two folders of a library."""
+    return f"{source.parent.name}-{source.stem}.o"
 
 
 def install(built: Path, target: Path) -> None:

@@ -1,4 +1,4 @@
-// The one signature of the CPU microkernels, and the layout that they read. Declarations only: the
+// The one signature of the CPU microkernels. Declarations only: the
 // files compiled for one instruction set include nothing with a function body in it, because the
 // linker may keep their copy of an inline function for the whole library, and older CPUs would
 // fault.
@@ -6,28 +6,12 @@
 
 #include <cstdint>
 
+#include "../common/weights.h"
+
 namespace marlin::cpu {
 
-enum class Dtype : uint8_t { kFloat16, kBFloat16, kFloat32 };
-
-inline constexpr int64_t kBlockColumns = 64;  // columns in one packed block: four 512-bit vectors
-inline constexpr int64_t kWordRows = 8;       // rows of K in one 32-bit word
-inline constexpr int64_t kGroupMultiple = 32;
 inline constexpr int64_t kPanelAlignment = 64;  // bytes; a cache line, and a 512-bit vector
 inline constexpr int kMaxRowsPerPass = 16;      // upper bound of Microkernel::max_rows
-
-// Weights of one Linear. Element (k, n) is (code - zero) * scale of the group k / group_size.
-struct Weights {
-  const uint32_t*
-      words;  // [ceil(n / 64)][k / 8][64]; in a word, row 2j has bits 4j.., row 2j + 1 16 + 4j..
-  const void* scales;  // [k / group_size][n]
-  const uint32_t*
-      zeros;  // [k / group_size][n / 8], eight 4-bit zeros in a word; null: 8 everywhere
-  Dtype scale_dtype;
-  int64_t n;           // a multiple of 8
-  int64_t k;           // a multiple of group_size
-  int64_t group_size;  // a multiple of 32
-};
 
 // One row of activations as the caller has it.
 struct ActivationRow {

@@ -4,8 +4,8 @@
 
 #include <vector>
 
+#include "../common/arguments.h"
 #include "../common/error.h"
-#include "arguments.h"
 #include "dispatch.h"
 #include "gemm.h"
 #include "ops.h"
@@ -43,7 +43,7 @@ const Microkernel& require_kernel() {
 }
 
 void check_activations(const Tensor& a, int64_t size_k) {
-  check_cpu("a", a);
+  check_place("a", a, Place::kCpu);
   if (a.dim() == 0) invalid_argument("a", "expected at least one dimension, got a scalar");
   if (a.size(a.dim() - 1) > size_k) {
     invalid_argument("a", "expected at most `size_k` = ", size_k, " columns, got shape ",
@@ -56,12 +56,13 @@ void check_activations(const Tensor& a, int64_t size_k) {
 Tensor gemm(const Tensor& a, const Tensor& qweight, const Tensor& scales,
             std::optional<Tensor> qzeros, std::optional<Tensor> bias, int64_t size_n,
             int64_t size_k, int64_t group_size) {
-  const CheckedWeights checked = check_weights(qweight, scales, qzeros, size_n, size_k, group_size);
+  const CheckedWeights checked =
+      check_weights(qweight, scales, qzeros, size_n, size_k, group_size, Place::kCpu);
   check_activations(a, size_k);
   const Dtype dtype = check_float("a", a);
   Dtype bias_dtype = dtype;
   if (bias.has_value()) {
-    check_cpu("bias", *bias);
+    check_place("bias", *bias, Place::kCpu);
     bias_dtype = check_float("bias", *bias);
     check_shape("bias", *bias, {size_n});
     bias = as_contiguous(*bias);

@@ -2,8 +2,8 @@
 
 #include <torch/csrc/stable/ops.h>
 
+#include "../common/arguments.h"
 #include "../common/math.h"
-#include "arguments.h"
 #include "dequantize.h"
 #include "ops.h"
 #include "prepack.h"
@@ -12,7 +12,7 @@ namespace marlin::cpu {
 
 Tensor repack(const Tensor& qweight, int64_t size_n, int64_t size_k) {
   check_sizes(size_n, size_k);
-  check_words("qweight", qweight, {size_k / kWordRows, size_n});
+  check_words("qweight", qweight, Place::kCpu, {size_k / kWordRows, size_n});
   const int64_t blocks = ceil_div(size_n, kBlockColumns);
   const Tensor plain = as_contiguous(qweight);
   Tensor packed = torch::stable::new_empty(plain, {blocks, size_k / kWordRows, kBlockColumns});
@@ -28,7 +28,7 @@ Tensor repack(const Tensor& qweight, int64_t size_n, int64_t size_k) {
 Tensor unpack(const Tensor& qweight, int64_t size_n, int64_t size_k) {
   check_sizes(size_n, size_k);
   const int64_t blocks = ceil_div(size_n, kBlockColumns);
-  check_words("qweight", qweight, {blocks, size_k / kWordRows, kBlockColumns});
+  check_words("qweight", qweight, Place::kCpu, {blocks, size_k / kWordRows, kBlockColumns});
   const Tensor packed = as_contiguous(qweight);
   Tensor plain = torch::stable::new_empty(packed, {size_k / kWordRows, size_n});
 
@@ -42,7 +42,8 @@ Tensor unpack(const Tensor& qweight, int64_t size_n, int64_t size_k) {
 
 Tensor dequantize(const Tensor& qweight, const Tensor& scales, std::optional<Tensor> qzeros,
                   int64_t size_n, int64_t size_k, int64_t group_size) {
-  const CheckedWeights checked = check_weights(qweight, scales, qzeros, size_n, size_k, group_size);
+  const CheckedWeights checked =
+      check_weights(qweight, scales, qzeros, size_n, size_k, group_size, Place::kCpu);
   Tensor out = torch::stable::new_empty(scales, {size_n, size_k});
 
   void* to = out.mutable_data_ptr();

@@ -133,9 +133,9 @@ def kernel_info(device: str | torch.device = "cpu") -> KernelInfo:
         ExtensionMissingError: the library is not built or does not load.
     """
     kind = torch.device(device).type
-    if kind != "cpu":
-        raise UnsupportedError(f"`device`: expected cpu, the one with a gemm kernel, got {kind}")
     _require_library()
+    if kind != "cpu":
+        raise _unsupported_device(kind)
     info = _native_kernel_info()
     if info.kernel is None:
         raise KernelUnavailableError(info.reason.decode(errors="replace"))
@@ -185,9 +185,13 @@ def _raise_typed(
             ) from error
     _require_one_device(**tensors)
     if isinstance(error, NotImplementedError):
-        kind = next(iter(tensors.values())).device.type
-        raise UnsupportedError(f"`{name}`: expected a tensor on the CPU, got {kind}") from error
+        raise _unsupported_device(next(iter(tensors.values())).device.type) from error
     raise error
+
+
+def _unsupported_device(kind: str) -> UnsupportedError:
+    reason = f"; {_cuda_load_error}" if kind == "cuda" and _cuda_load_error is not None else ""
+    return UnsupportedError(f"expected tensors on the CPU, which has kernels, got {kind}{reason}")
 
 
 def _require_one_device(**tensors: Tensor | None) -> None:
@@ -295,22 +299,15 @@ def _backward_gemm(ctx: _GemmContext, grad: Tensor) -> tuple[Tensor | None, ...]
 
 
 def _load() -> None:
-    """Loads the libraries; ExtensionMissingError says why it failed and how to build them."""
+    """Loads the CPU library; ExtensionMissingError says why it failed and how to build it."""
     version = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
     if version < _MINIMUM_TORCH:
         raise ExtensionMissingError(f"expected torch >= 2.10, got {torch.__version__}")
     if not _CPU_LIBRARY.is_file():
         raise ExtensionMissingError(f"{_CPU_LIBRARY} does not exist: {_HOW_TO_BUILD}")
-    libraries = [_CPU_LIBRARY]
-    if torch.version.cuda is not None and _CUDA_LIBRARY.is_file():
-        libraries.append(_CUDA_LIBRARY)
-    for library in libraries:
-        try:
-            torch.ops.load_library(library)  # type: ignore[no-untyped-call]
-        except OSError as error:
-            raise ExtensionMissingError(
-                f"{library} does not load in torch {torch.__version__} ({error}): {_HOW_TO_BUILD}"
-            ) from error
+    failure = _load_library(_CPU_LIBRARY)
+    if failure is not None:
+        raise ExtensionMissingError(failure)
     torch.library.register_fake("marlin::gemm", _fake_gemm)
     torch.library.register_fake("marlin::repack", _fake_repack)
     torch.library.register_fake("marlin::unpack", _fake_unpack)
@@ -320,9 +317,21 @@ def _load() -> None:
     )
 
 
+def _load_library(library: Path) -> str | None:
+    """Loads one library; returns a sentence when that fails."""
+    try:
+        torch.ops.load_library(library)  # type: ignore[no-untyped-call]
+    except OSError as error:
+        return f"{library} does not load in torch {torch.__version__} ({error}): {_HOW_TO_BUILD}"
+    return None
+
+
 _load_error: ExtensionMissingError | None = None
+_cuda_load_error: str | None = None  # the CPU serves without it
 try:
     _load()
+    if torch.version.cuda is not None and _CUDA_LIBRARY.is_file():
+        _cuda_load_error = _load_library(_CUDA_LIBRARY)
 except ExtensionMissingError as _error:
     _load_error = _error
 

@@ -5,10 +5,10 @@
 #include <algorithm>
 #include <vector>
 
-#include "../common/error.h"
-#include "../common/math.h"
+#include "error.h"
+#include "math.h"
 
-namespace marlin::cpu {
+namespace marlin {
 namespace {
 
 using torch::headeronly::ScalarType;
@@ -41,8 +41,11 @@ std::string describe_shape(const Tensor& tensor) {
   return join(sizes.data(), sizes.size());
 }
 
-void check_cpu(const char* name, const Tensor& tensor) {
-  if (!tensor.is_cpu()) invalid_argument(name, "expected a tensor on the CPU, got another device");
+void check_place(const char* name, const Tensor& tensor, Place place) {
+  const bool is_there = place == Place::kCpu ? tensor.is_cpu() : tensor.is_cuda();
+  if (is_there) return;
+  invalid_argument(name, "expected a tensor on ",
+                   place == Place::kCpu ? "the CPU" : "a CUDA device", ", got one elsewhere");
 }
 
 void check_shape(const char* name, const Tensor& tensor, std::initializer_list<int64_t> expected) {
@@ -53,8 +56,9 @@ void check_shape(const char* name, const Tensor& tensor, std::initializer_list<i
   }
 }
 
-void check_words(const char* name, const Tensor& tensor, std::initializer_list<int64_t> expected) {
-  check_cpu(name, tensor);
+void check_words(const char* name, const Tensor& tensor, Place place,
+                 std::initializer_list<int64_t> expected) {
+  check_place(name, tensor, place);
   if (tensor.scalar_type() != ScalarType::Int) {
     invalid_argument(name, "expected dtype int32, got ",
                      torch::headeronly::toString(tensor.scalar_type()));
@@ -92,17 +96,17 @@ Tensor as_contiguous(const Tensor& tensor) {
 
 CheckedWeights check_weights(const Tensor& qweight, const Tensor& scales,
                              const std::optional<Tensor>& qzeros, int64_t size_n, int64_t size_k,
-                             int64_t group_size) {
+                             int64_t group_size, Place place) {
   check_sizes(size_n, size_k);
   const int64_t group = resolve_group_size(group_size, size_k);
   const int64_t groups = size_k / group;
 
-  check_words("qweight", qweight,
+  check_words("qweight", qweight, place,
               {ceil_div(size_n, kBlockColumns), size_k / kWordRows, kBlockColumns});
-  check_cpu("scales", scales);
+  check_place("scales", scales, place);
   const Dtype scale_dtype = check_float("scales", scales);
   check_shape("scales", scales, {groups, size_n});
-  if (qzeros.has_value()) check_words("qzeros", *qzeros, {groups, size_n / 8});
+  if (qzeros.has_value()) check_words("qzeros", *qzeros, place, {groups, size_n / 8});
 
   CheckedWeights checked{as_contiguous(qweight), as_contiguous(scales), std::nullopt, {}};
   if (qzeros.has_value()) checked.qzeros = as_contiguous(*qzeros);
@@ -118,4 +122,4 @@ CheckedWeights check_weights(const Tensor& qweight, const Tensor& scales,
   return checked;
 }
 
-}  // namespace marlin::cpu
+}  // namespace marlin

@@ -8,20 +8,24 @@
 #include <optional>
 #include <string>
 
-#include "microkernel.h"
+#include "weights.h"
 
-namespace marlin::cpu {
+namespace marlin {
 
 using torch::stable::Tensor;
 
 // `sizes` as "(2, 3)", for messages.
 std::string describe_shape(const Tensor& tensor);
 
-void check_cpu(const char* name, const Tensor& tensor);
+// The kind of device that an implementation serves.
+enum class Place { kCpu, kCuda };
+
+void check_place(const char* name, const Tensor& tensor, Place place);
 void check_shape(const char* name, const Tensor& tensor, std::initializer_list<int64_t> expected);
 
-// int32, on the CPU, with exactly this shape.
-void check_words(const char* name, const Tensor& tensor, std::initializer_list<int64_t> expected);
+// int32, in its place, with exactly this shape.
+void check_words(const char* name, const Tensor& tensor, Place place,
+                 std::initializer_list<int64_t> expected);
 
 // Throws unless the dtype is float16, bfloat16 or float32.
 Dtype check_float(const char* name, const Tensor& tensor);
@@ -42,6 +46,6 @@ struct CheckedWeights {
 
 CheckedWeights check_weights(const Tensor& qweight, const Tensor& scales,
                              const std::optional<Tensor>& qzeros, int64_t size_n, int64_t size_k,
-                             int64_t group_size);
+                             int64_t group_size, Place place);
 
-}  // namespace marlin::cpu
+}  // namespace marlin

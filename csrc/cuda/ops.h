@@ -1,0 +1,17 @@
+// The CUDA implementations of the ops; the schemas stand in ../registration.cpp.
+#pragma once
+
+#include <torch/csrc/stable/tensor.h>
+
+#include <cstdint>
+#include <optional>
+
+namespace marlin::cuda {
+
+using torch::stable::Tensor;
+
+// Packed weights as (size_n, size_k) in the dtype of the scales.
+Tensor dequantize(const Tensor& qweight, const Tensor& scales, std::optional<Tensor> qzeros,
+                  int64_t size_n, int64_t size_k, int64_t group_size);
+
+}  // namespace marlin::cuda

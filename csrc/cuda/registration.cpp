@@ -1,0 +1,9 @@
+// The CUDA implementations of the schemas in ../registration.cpp, whose library is loaded first.
+
+#include <torch/csrc/stable/library.h>
+
+#include "ops.h"
+
+STABLE_TORCH_LIBRARY_IMPL(marlin, CUDA, library) {
+  library.impl("dequantize", TORCH_BOX(&marlin::cuda::dequantize));
+}
