@@ -19,15 +19,15 @@ struct Shape {
   int64_t a_count;  // columns of the activations, <= k
   int64_t group_size;
   bool with_zeros;
-  cpu::Dtype dtype;
-  cpu::Dtype scale_dtype;
+  Dtype dtype;
+  Dtype scale_dtype;
 };
 
 class LinearCase {
  public:
   LinearCase(const Shape& shape, Flush flush, uint32_t seed, float mean = 0.0f);
 
-  cpu::Weights weights() const;
+  Weights weights() const;
   cpu::ActivationRow row(int64_t r) const;
   const void* activations() const { return a_.data(); }
 
@@ -44,7 +44,7 @@ class LinearCase {
   Guarded<std::byte> a_;
 };
 
-inline size_t bytes_of(cpu::Dtype dtype) { return dtype == cpu::Dtype::kFloat32 ? 4 : 2; }
+inline size_t bytes_of(Dtype dtype) { return dtype == Dtype::kFloat32 ? 4 : 2; }
 
 inline LinearCase::LinearCase(const Shape& shape, Flush flush, uint32_t seed, float mean)
     : shape_(shape),
@@ -86,7 +86,7 @@ inline LinearCase::LinearCase(const Shape& shape, Flush flush, uint32_t seed, fl
   }
 }
 
-inline cpu::Weights LinearCase::weights() const {
+inline Weights LinearCase::weights() const {
   return {words_.data(),      scales_.data(), shape_.with_zeros ? zero_words_.data() : nullptr,
           shape_.scale_dtype, shape_.n,       shape_.k,
           shape_.group_size};

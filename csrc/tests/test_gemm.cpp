@@ -13,8 +13,6 @@
 namespace marlin::test {
 namespace {
 
-using cpu::Dtype;
-
 void with_threads(int64_t count, const std::function<void(int64_t, int64_t)>& body) {
   std::vector<std::thread> threads;
   for (int64_t i = 0; i < count; ++i) threads.emplace_back([&body, i] { body(i, i + 1); });
@@ -80,7 +78,7 @@ MARLIN_TEST(dequantize_matches_the_definition) {
   for (const Dtype dtype : {Dtype::kFloat16, Dtype::kBFloat16, Dtype::kFloat32}) {
     const Shape shape = {1, 72, 64, 1, 32, true, Dtype::kFloat32, dtype};
     const LinearCase linear(shape, Flush::kEnd, 11);
-    const cpu::Weights weights = linear.weights();
+    const Weights weights = linear.weights();
     Guarded<std::byte> out(static_cast<size_t>(shape.n * shape.k) * bytes_of(dtype), Flush::kEnd);
     cpu::dequantize_blocks(weights, 0, 2, out.data());
     const double a = double{cpu::load_float(linear.activations(), Dtype::kFloat32, 0)};

@@ -12,7 +12,6 @@
 namespace marlin::test {
 namespace {
 
-using cpu::Dtype;
 using cpu::Microkernel;
 
 // The contract: relative Frobenius error of the float32 sums to the exact product.
