@@ -160,8 +160,8 @@ class CheckpointInfo:
     """What a checkpoint holds; `print` shows a summary.
 
     bytes: of all tensors, without headers.
-    parameters: weights and biases as the model counts them: a 4-bit weight is one each, padding,
-        scales and zero points are none.
+    parameters: values as the float model has them, buffers included: each 4-bit weight is one;
+        padding, scales and zero points are none.
     quantization: the `quantization_config`, whatever wrote it; None for a float checkpoint.
     """
 

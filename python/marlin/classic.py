@@ -23,8 +23,10 @@ from marlin.layouts import (
     plain_to_marlin,
 )
 from marlin.primitives import (
+    EMPTY_SCALE,
     MAX_CODE,
     SYMMETRIC_ZERO,
+    ZERO_WORD,
     check_scales,
     dtype_name,
     group_rows,
@@ -123,12 +125,13 @@ class Layer(nn.Module):
         self.n = outfeatures
         self.groupsize = group_rows(infeatures, groupsize)
         groups = infeatures // self.groupsize
-        # Code 8 everywhere: a layer that was not packed yet has a weight of zeros.
-        zero_word = 0x88888888 - (1 << 32)
-        words = torch.full((infeatures // TILE, 2 * outfeatures), zero_word, dtype=torch.int32)
+        # A layer that was not packed yet has a weight of zeros.
+        words = torch.full((infeatures // TILE, 2 * outfeatures), ZERO_WORD, dtype=torch.int32)
         locks = torch.zeros(outfeatures // WORKSPACE_COLUMNS * DEFAULT_MAX_PAR, dtype=torch.int32)
         self.register_buffer("B", words)
-        self.register_buffer("s", torch.ones((groups, outfeatures), dtype=torch.float16))
+        self.register_buffer(
+            "s", torch.full((groups, outfeatures), EMPTY_SCALE, dtype=torch.float16)
+        )
         self.register_buffer("workspace", locks, persistent=False)
 
     def forward(self, A: Tensor) -> Tensor:

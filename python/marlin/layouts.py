@@ -24,6 +24,7 @@ from marlin.errors import InvalidArgumentError
 from marlin.primitives import (
     BITS,
     CODES_PER_WORD,
+    EMPTY_SCALE,
     MAX_CODE,
     SYMMETRIC_ZERO,
     dtype_name,
@@ -72,7 +73,7 @@ def pad_plain(
         codes = torch.cat([codes, filler])  # (k, size_n)
         codes = functional.pad(codes, (0, columns), value=SYMMETRIC_ZERO)
         qzeros = pack_zeros(functional.pad(zeros, (0, columns), value=SYMMETRIC_ZERO))
-    return pack_codes(codes), functional.pad(scales, (0, columns), value=1.0), qzeros
+    return pack_codes(codes), functional.pad(scales, (0, columns), value=EMPTY_SCALE), qzeros
 
 
 def plain_to_marlin(qweight: Tensor) -> Tensor:

@@ -15,7 +15,9 @@ from marlin.errors import InvalidArgumentError
 from marlin.layouts import pad_plain
 from marlin.primitives import (
     CODES_PER_WORD,
+    EMPTY_SCALE,
     FLOAT_DTYPES,
+    ZERO_WORD,
     check_group_size,
     check_layout,
     check_scales,
@@ -29,9 +31,6 @@ from marlin.primitives import (
 from marlin.rounding import quantize
 
 __all__ = ["Int4Linear"]
-
-# Eight codes (or zero points) of 8 in one int32: the word of a weight that is zero.
-ZERO_WORD = 0x88888888 - (1 << 32)
 
 
 class Int4Linear(nn.Module):
@@ -95,7 +94,7 @@ class Int4Linear(nn.Module):
         scales_shape = (self.num_groups, self.size_n)
         zeros_shape = (self.num_groups, self.size_n // CODES_PER_WORD)
         qweight = torch.full(self.plain_shape, ZERO_WORD, dtype=torch.int32, device=device)
-        scales = torch.ones(scales_shape, dtype=dtype, device=device)
+        scales = torch.full(scales_shape, EMPTY_SCALE, dtype=dtype, device=device)
         qzeros = None if symmetric else qweight.new_full(zeros_shape, ZERO_WORD)
         self.register_buffer("qweight", self._pack(qweight))
         self.register_buffer("scales", scales)

@@ -72,7 +72,7 @@ def slots_of(model: nn.Module, replaced: Mapping[nn.Module, nn.Module] | None = 
             )
         for attribute, tensor in _own_tensors(module).items():
             slot = slots.setdefault(_identity(tensor), Slot(tensor))
-            slot.places.append(Place(f"{name}." if name else "", module, attribute))
+            slot.places.append(Place(_prefix(name), module, attribute))
     return list(slots.values())
 
 
@@ -82,9 +82,10 @@ def refuse_meta_buffers(model: nn.Module) -> None:
         for attribute in module._non_persistent_buffers_set:
             buffer = module._buffers[attribute]
             if buffer is not None and buffer.is_meta:
+                full = Place(_prefix(name), module, attribute).name
                 raise InvalidArgumentError(
-                    f"`model` must hold its non-persistent buffers, which no checkpoint has, got "
-                    f"`{name}.{attribute}` on the meta device: give it its value before loading."
+                    "`model` must hold its non-persistent buffers, which no checkpoint has, got "
+                    f"`{full}` on the meta device: give it its value before loading."
                 )
 
 
@@ -105,6 +106,10 @@ def assign_slots(slots: Sequence[Slot], tensors: Mapping[str, Tensor]) -> list[s
         for place in slot.places[1:]:
             setattr(place.module, place.attribute, value)
     return problems
+
+
+def _prefix(name: str) -> str:
+    return f"{name}." if name else ""
 
 
 def _own_tensors(module: nn.Module) -> dict[str, Tensor]:

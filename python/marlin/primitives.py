@@ -28,10 +28,12 @@ from marlin.errors import InvalidArgumentError
 __all__ = [
     "BITS",
     "CODES_PER_WORD",
+    "EMPTY_SCALE",
     "FLOAT_DTYPES",
     "GROUP_SIZES",
     "MAX_CODE",
     "SYMMETRIC_ZERO",
+    "ZERO_WORD",
     "QuantizedWeight",
     "check_group_size",
     "check_layout",
@@ -57,6 +59,13 @@ MAX_CODE = 15
 SYMMETRIC_ZERO = 8
 ROW_MULTIPLE = 32  # the step in which every kernel walks K
 COLUMN_MULTIPLE = 8  # the columns in a word of qzeros
+
+# Eight codes (or zero points) of 8 in one int32: a word of weights that are zero.
+ZERO_WORD = 0x88888888 - (1 << 32)
+
+# The scale of a group of zeros. Any would do in exact arithmetic; a small one keeps out what a
+# kernel loses when it sums the codes first and subtracts the zero point's share of them after.
+EMPTY_SCALE = 2.0**-14
 
 
 class QuantizedWeight(NamedTuple):

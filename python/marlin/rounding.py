@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from marlin.errors import InvalidArgumentError
 from marlin.primitives import (
+    EMPTY_SCALE,
     FLOAT_DTYPES,
     MAX_CODE,
     SYMMETRIC_ZERO,
@@ -80,7 +81,7 @@ def quantize(
 
     device = weight.device
     codes = torch.full((size_n, size_k), SYMMETRIC_ZERO, dtype=torch.uint8, device=device)
-    scales = torch.ones((size_n, groups), dtype=scale_dtype, device=device)
+    scales = torch.full((size_n, groups), EMPTY_SCALE, dtype=scale_dtype, device=device)
     zeros = torch.full((size_n, groups), SYMMETRIC_ZERO, dtype=torch.uint8, device=device)
     step = max(1, CHUNK_ELEMENTS // size_k)
     for start in range(0, out_features, step):
@@ -157,7 +158,7 @@ def _range_of(groups: Tensor, symmetric: bool) -> tuple[Tensor, Tensor]:
         # Divided before the subtraction: the span of two huge fp32 weights would be infinite.
         scale = high / MAX_CODE - low / MAX_CODE
         zero = torch.where(scale == 0, SYMMETRIC_ZERO, (-low / scale).round()).clamp(0, MAX_CODE)
-    return torch.where(scale == 0, 1.0, scale), zero
+    return torch.where(scale == 0, EMPTY_SCALE, scale), zero
 
 
 def _round_scale(scale: Tensor, dtype: torch.dtype) -> Tensor:

@@ -138,7 +138,7 @@ def hooked() -> nn.Linear:
         (nn.Linear(64, 64).double(), "its weight is float64, not float16"),
         (hooked(), "it has hooks or a forward of its own"),
         (Int4Linear(64, 64), "already in 4 bits"),
-        (nn.Linear(3, 2), "4 bits with padding would take 8224 bytes, and it takes 24"),
+        (nn.Linear(3, 2), "4 bits with padding would take 4128 bytes, and it takes 24"),
     ],
 )
 def test_leaves_what_cannot_be_replaced_and_says_why(module: nn.Module, reason: str) -> None:
