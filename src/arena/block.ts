@@ -14,6 +14,7 @@ export class Block {
   readonly bytes: number;
   readonly #free: () => void;
   #foreignReferences = 0;
+  #holders = 0;
   #isDropped = false;
 
   /** @param free - Called once, when nobody refers to the block any more. */
@@ -32,7 +33,9 @@ export class Block {
 
   /** Counts one mention of the block in a message to the worker. */
   addForeignReference(): void {
-    if (this.#isDropped) throw new InternalError(`Block ${this.id} was dropped before it was mentioned.`);
+    if (this.#isDropped && this.#holders === 0) {
+      throw new InternalError(`Block ${this.id} was dropped before it was mentioned.`);
+    }
     this.#foreignReferences++;
   }
 
@@ -45,6 +48,21 @@ export class Block {
     this.#freeIfUnused();
   }
 
+  /**
+   * Keeps the block for a second tensor of the client over it, which the worker named. Returns what ends that; it may be
+   * called twice.
+   */
+  hold(): () => void {
+    this.#holders++;
+    let isHeld = true;
+    return () => {
+      if (!isHeld) return;
+      isHeld = false;
+      this.#holders--;
+      this.#freeIfUnused();
+    };
+  }
+
   /** The client gives up the block; typed arrays over it must not be used any more. May be called twice. */
   drop(): void {
     if (this.#isDropped) return;
@@ -53,6 +71,6 @@ export class Block {
   }
 
   #freeIfUnused(): void {
-    if (this.#isDropped && this.#foreignReferences === 0) this.#free();
+    if (this.#isDropped && this.#holders === 0 && this.#foreignReferences === 0) this.#free();
   }
 }

@@ -32,6 +32,11 @@ import { CallStream, STREAM_WINDOW, type StreamSink } from "./stream.ts";
 export interface SessionOptions {
   /** Called with references to our blocks that the worker gives back. */
   readonly onRelease?: (blocks: readonly BlockRelease[]) => void;
+  /**
+   * Called when the connection broke, for an owner who can soon say more than `error` does; it has to call `fail` then.
+   * Default: the session fails at once.
+   */
+  readonly onBroken?: ((error: ConnectionClosedError) => void) | undefined;
 }
 
 /** What one call of a method needs beside its arguments. */
@@ -67,6 +72,7 @@ export class Session {
   readonly welcome: WelcomeMessage;
   readonly #transport: Transport;
   readonly #onRelease: (blocks: readonly BlockRelease[]) => void;
+  readonly #onBroken: ((error: ConnectionClosedError) => void) | undefined;
   readonly #releases = new ReleaseQueue(() => this.#sendReleases());
   readonly #pending = new PendingCalls(
     (value) => this.#releases.addAllOf(value),
@@ -85,6 +91,7 @@ export class Session {
     this.#transport = transport;
     this.welcome = welcome;
     this.#onRelease = options.onRelease ?? (() => {});
+    this.#onBroken = options.onBroken;
   }
 
   /** Calls that the worker has not ended, those included that the program gave up. */
@@ -284,7 +291,10 @@ export class Session {
   async #receiveWhileWaiting(): Promise<void> {
     try {
       while (this.#pending.waiting > 0 || this.#onBye !== undefined) {
-        this.#dispatch(decodeMessage(await this.#transport.receive(), this.welcome.limits));
+        const message = decodeMessage(await this.#transport.receive(), this.welcome.limits);
+        // A result before it may name the same blocks: whoever waits for that one comes first.
+        if (message.type === "release") await nextTurn();
+        this.#dispatch(message);
       }
     } finally {
       this.#isReceiving = false;
@@ -292,6 +302,10 @@ export class Session {
   }
 
   #failWith(error: unknown): void {
+    if (error instanceof ConnectionClosedError && this.#onBroken !== undefined && this.#ended === undefined) {
+      this.#onBroken(error);
+      return;
+    }
     this.fail(() => {
       if (MarlinError.isInstance(error)) return copyOf(error);
       return new InternalError(`The session with the worker broke: ${String(error)}.`, { cause: error });
@@ -336,4 +350,8 @@ function copyOf(error: MarlinError): MarlinError {
   const copy = errorFromWire({ code, message, type: pythonType, traceback, details });
   copy.cause = error;
   return copy;
+}
+
+function nextTurn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
 }

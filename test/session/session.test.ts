@@ -269,6 +269,21 @@ describe("the end", () => {
   });
 });
 
+describe("an owner who knows more", () => {
+  test("decides with `onBroken` how a closed connection fails the calls", async () => {
+    const broken: unknown[] = [];
+    const { session, worker } = openSession({ onBroken: (error) => broken.push(error) });
+    const result = session.call("a", [], {});
+    await worker.expect("call");
+    worker.transport.close();
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(broken).toEqual([expect.any(ConnectionClosedError)]);
+    expect(session.inFlight).toBe(1);
+    session.fail(() => new WorkerDiedError("killed"));
+    await expect(result).rejects.toThrow(WorkerDiedError);
+  });
+});
+
 describe("a worker that breaks the protocol", () => {
   test.each([
     ["a reply to no call", { type: "result", id: 99, value: null }],
