@@ -31,12 +31,13 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # its __init
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
         """Append (batch, heads, new, head_dim) states; returns all of them so far."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
         past = self.get_seq_length()
         length = past + key_states.shape[-2]
         if self._buffers is None or self._buffers[0].shape[-2] < length:
             capacity = max(length, min(self._limit, max(2 * past, length + _ROOM)))
+            # What the base class keeps, whose own way to set it differs between versions.
+            self.dtype, self.device = key_states.dtype, key_states.device
+            self.is_initialized = True
             self._buffers = (
                 _grown(self.keys, key_states, past, capacity),
                 _grown(self.values, value_states, past, capacity),

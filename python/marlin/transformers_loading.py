@@ -93,7 +93,10 @@ def _refuse_misfits(folder: Path, report: dict[str, Any]) -> None:
     missing = sorted(report["missing_keys"])
     if missing:
         raise CheckpointInvalidError(f"`{folder}` lacks weights of the model: {_names(missing)}.")
-    mismatched = sorted(str(entry[0]) for entry in report["mismatched_keys"])
+    # Names in transformers 4, names with both shapes in 5.
+    mismatched = sorted(
+        entry if isinstance(entry, str) else str(entry[0]) for entry in report["mismatched_keys"]
+    )
     if mismatched:
         raise CheckpointInvalidError(
             f"`{folder}` has weights of other shapes than the model: {_names(mismatched)}."
@@ -116,6 +119,10 @@ def _named_failures(folder: Path) -> Iterator[None]:
         raise ModuleNotFound(
             f"Loading `{folder}` needs a package that is missing: {_first_line(err)}"
         ) from err
+    except RuntimeError as err:  # of torch; an allocation that failed is one, too
+        if not str(err).startswith("Error(s) in loading state_dict"):
+            raise
+        raise CheckpointInvalidError(f"`{folder}` does not fit its model: {err}") from err
     except (KeyError, OSError, ValueError) as err:
         raise CheckpointInvalidError(f"`{folder}` could not be loaded: {_first_line(err)}") from err
 

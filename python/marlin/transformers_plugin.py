@@ -16,6 +16,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from marlin.errors import CheckpointInvalidError
 from marlin.linear import Int4Linear
+from marlin.primitives import CODES_PER_WORD
 from marlin.quantization_config import swap_for_config
 
 __all__ = ["MarlinConfig", "MarlinQuantizer", "pack_loaded"]
@@ -79,6 +80,10 @@ def _pack(name: str, module: Int4Linear) -> None:
         **dict(module.named_buffers(recurse=False)),
         **dict(module.named_parameters(recurse=False)),
     }
+    # transformers 5 puts the file's tensors in place; 4 loads them as a state dict, which packs.
+    plain = (module.size_k // CODES_PER_WORD, module.size_n)
+    if not module.qweight.is_meta and module.qweight.shape != plain:
+        return
     missing = [key for key, tensor in arrived.items() if tensor is not None and tensor.is_meta]
     if missing:
         raise CheckpointInvalidError(f"The checkpoint has no `{name}.{missing[0]}`.")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import weakref
 from pathlib import Path
@@ -43,6 +44,12 @@ def _text(loaded: LoadedModel) -> str:
     return "".join(chunk.text for chunk in chunks)
 
 
+def _rotary_bytes(loaded: LoadedModel) -> int:
+    """Of the 16 float32 frequencies, which some versions of transformers hold twice."""
+    buffers = loaded.model.get_submodule("model.rotary_emb").buffers()
+    return 4 * 16 * len({buffer.data_ptr() for buffer in buffers})
+
+
 def _rewrite(path: Path, **changes: object) -> None:
     values = json.loads(path.read_text())
     values.update(changes)
@@ -57,8 +64,8 @@ def test_a_folder_loads_in_the_dtype_of_its_weights(folder: Path) -> None:
         "dtype": "float32",
         "device": "cpu",
         "parameters": 328_448,
-        "weight_bytes": 4 * (328_448 + 32),  # with 2 x 16 rotary frequencies
-        "float_weight_bytes": 4 * (328_448 + 32),
+        "weight_bytes": 4 * 328_448 + _rotary_bytes(loaded),
+        "float_weight_bytes": 4 * 328_448 + _rotary_bytes(loaded),
         "quantization": None,
         "kernel": None,
         "context_length": CONTEXT,
@@ -88,7 +95,7 @@ def test_quantizing_while_loading_counts_what_is_held(folder: Path) -> None:
     assert isinstance(info["kernel"], dict)
     assert info["kernel"]["kernel"] in kernel_info().available
     assert info["parameters"] == 328_448
-    float_bytes = 4 * (328_448 + 32)
+    float_bytes = 4 * 328_448 + _rotary_bytes(loaded)
     assert info["float_weight_bytes"] == float_bytes
     rounded = sum(layer.in_features * layer.out_features for layer in layers)
     # Half a byte for a code, and a float32 scale for 32 of them.
@@ -305,7 +312,7 @@ def test_a_folder_without_a_readable_config_is_invalid(copy: Path) -> None:
 def test_a_folder_without_a_tokenizer_is_refused(copy: Path) -> None:
     for file in copy.glob("tokenizer*"):
         file.unlink()
-    with pytest.raises(MarlinError, match=r"tokenizer|could not be loaded"):
+    with pytest.raises(MarlinError, match=re.escape(str(copy))):
         load_model(copy)
 
 
