@@ -152,8 +152,8 @@ function requirements(wanted) {
 function pip(python, args) {
   return {
     // pip is silent while it unpacks gigabytes: the line that says so must not be followed by a detail.
-    ignore: /uninstall/i,
+    ignore: /existing installation|uninstall/i,
     command: python,
-    args: ["-m", "pip", "install", "--no-input", "--disable-pip-version-check", ...args],
+    args: ["-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--no-compile", ...args],
   };
 }

@@ -4,11 +4,8 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import path from "node:path";
 import process from "node:process";
-import { fileURLToPath } from "node:url";
+import { PACKAGE_ROOT } from "../worker-process/find-python.ts";
 import { ExitCode } from "./exit.ts";
-
-/** The folder of package.json. */
-export const PACKAGE_ROOT: string = fileURLToPath(new URL("../..", import.meta.url));
 
 /** A program that answers to doctor has this long; a cold import of torch takes seconds. */
 const CAPTURE_TIMEOUT_MS = 120_000;

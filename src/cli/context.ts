@@ -1,8 +1,9 @@
 // What every command is given, and the steps that nearly all begin with: a worker, and a model in it.
 
-import { fileURLToPath } from "node:url";
+import path from "node:path";
 import type { LoadOptions, Model, ModelInfo } from "../client/model.ts";
 import { Worker } from "../client/worker.ts";
+import { PACKAGE_ROOT } from "../worker-process/find-python.ts";
 import { formatCount } from "./format.ts";
 import type { Output, Step } from "./output.ts";
 
@@ -22,7 +23,7 @@ export interface WorkerFlags {
 }
 
 /** The model that the package brings, with its held-out text. */
-export const BUNDLED_MODEL: string = fileURLToPath(new URL("../../models/stdlib-6m", import.meta.url));
+export const BUNDLED_MODEL: string = path.join(PACKAGE_ROOT, "models", "stdlib-6m");
 
 /** Starts a worker, showing that it takes a moment. */
 export async function startWorker({ output, signal }: Context, { python, threads }: WorkerFlags): Promise<Worker> {
@@ -37,11 +38,11 @@ export async function startWorker({ output, signal }: Context, { python, threads
 export async function loadModel(
   { output, signal }: Context,
   worker: Worker,
-  path: string,
+  source: string,
   options: Omit<LoadOptions, "onProgress" | "signal"> = {},
 ): Promise<Model> {
-  return await output.during(`Loading ${path}`, async (step) => {
-    const model = await worker.load(path, { ...options, onProgress: report(step), signal });
+  return await output.during(`Loading ${source}`, async (step) => {
+    const model = await worker.load(source, { ...options, onProgress: report(step), signal });
     step.note(describeModel(model.info));
     return model;
   });

@@ -67,18 +67,3 @@ export function formatTable(rows: readonly (readonly string[])[]): string {
   );
   return lines.join("\n");
 }
-
-/** A plain value of maps and arrays as indented lines, `key: value`; an array of plain values stays on one line. */
-export function formatTree(value: unknown, indent = ""): string {
-  if (Array.isArray(value) && value.some((entry) => typeof entry === "object" && entry !== null)) {
-    return value.map((entry) => `${indent}-\n${formatTree(entry, `${indent}  `)}`).join("\n");
-  }
-  if (Array.isArray(value)) return `${indent}${value.join(", ")}`;
-  if (typeof value !== "object" || value === null) return `${indent}${String(value)}`;
-  const lines = Object.entries(value).map(([key, inner]) => {
-    if (typeof inner !== "object" || inner === null) return `${indent}${key}: ${inner ?? "none"}`;
-    if (Object.keys(inner).length === 0) return `${indent}${key}: none`;
-    return `${indent}${key}:\n${formatTree(inner, `${indent}  `)}`;
-  });
-  return lines.join("\n");
-}

@@ -61,7 +61,7 @@ export function integer(minimum: number): (text: string) => number {
 }
 
 /** Reads a number from `minimum` to `maximum`. */
-export function number(minimum: number, maximum = Number.POSITIVE_INFINITY): (text: string) => number {
+export function number(minimum: number, maximum: number = Number.POSITIVE_INFINITY): (text: string) => number {
   return (text) => {
     const value = Number(text);
     if (!Number.isFinite(value) || value < minimum || value > maximum || text.trim() === "") {

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { formatBar, formatBytes, formatChange, formatCount, formatTable, formatTree } from "../../src/cli/format.ts";
+import { formatBar, formatBytes, formatChange, formatCount, formatTable } from "../../src/cli/format.ts";
 
 test.each([
   [0, "0 B"],
@@ -40,29 +40,4 @@ test("a table aligns the first column left and the others right", () => {
       ["x", ""],
     ]),
   ).toBe("            before\nperplexity     7.4\nx");
-});
-
-test("a tree indents maps, and lists plain values on one line", () => {
-  const value = {
-    path: "m",
-    shape: [2, 3],
-    tensors: { a: { dtype: "int32" }, none: {} },
-    files: [{ name: "f" }],
-    note: null,
-  };
-  expect(formatTree(value)).toBe(
-    [
-      "path: m",
-      "shape:",
-      "  2, 3",
-      "tensors:",
-      "  a:",
-      "    dtype: int32",
-      "  none: none",
-      "files:",
-      "  -",
-      "    name: f",
-      "note: none",
-    ].join("\n"),
-  );
 });

@@ -4,8 +4,8 @@ import fs from "node:fs";
 import path from "node:path";
 import process from "node:process";
 import { UnsupportedError } from "../../errors.ts";
-import { findPython } from "../../worker-process.ts";
-import { PACKAGE_ROOT, runForeground } from "../child.ts";
+import { findPython, PACKAGE_ROOT } from "../../worker-process/find-python.ts";
+import { runForeground } from "../child.ts";
 import type { Context, WorkerFlags } from "../context.ts";
 import { UsageError } from "../exit.ts";
 

@@ -1,8 +1,8 @@
 // `marlin doctor`: checks everything that running needs, one line each, and says what to do about what is missing.
 
 import { Worker } from "../../client/worker.ts";
-import { findPython } from "../../worker-process.ts";
-import { captureProgram, PACKAGE_ROOT } from "../child.ts";
+import { findPython, PACKAGE_ROOT } from "../../worker-process/find-python.ts";
+import { captureProgram } from "../child.ts";
 import type { Context, WorkerFlags } from "../context.ts";
 import { type Finding, fail, ok, skip } from "../doctor/check.ts";
 import { checkDisk, checkNativeModule, checkNode, checkSharedMemory } from "../doctor/machine-checks.ts";
