@@ -319,6 +319,7 @@ class Server:
         for session in list(self._sessions.values()):
             for call in list(session.calls.values()):
                 self._end_call(call, "connection_closed", "The worker was stopped.")
+            self._say(session, protocol.Bye())
             self._close(session)
         self._router.close(_LINGER_MS)
         self.executor.stop()

@@ -27,7 +27,7 @@ def client(worker: WorkerProcess) -> Iterator[WireClient]:
         new.send({"type": "bye"})
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_arena() -> Callable[[int, int], Arena]:
     """Makes an arena of this process: `(bytes, client_bytes)`."""
 
