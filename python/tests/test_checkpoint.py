@@ -393,9 +393,9 @@ def rewritten(path: Path, change: Change) -> None:
 MISFITS: list[tuple[str, Change, type[Exception], str]] = [
     (
         "a missing tensor",
-        lambda t, c: t.pop("up.scales"),
+        lambda t, c: t.pop("down.scales"),
         CheckpointInvalidError,
-        "must have tensor `up.scales` for this model, and has not",
+        "must have tensor `down.scales` for this model, and has not",
     ),
     (
         "an extra tensor",
