@@ -19,10 +19,10 @@ const LAYERS: readonly (readonly string[])[] = [
   ["index.ts", "cli/"],
 ];
 
-/** Packages that one place alone may import. */
+/** Packages that one place alone may import; `marlin doctor` only tries whether the native ones load. */
 const OWNERS: Readonly<Record<string, RegExp>> = {
-  zeromq: /^transports\/zeromq\.ts$/,
-  koffi: /^arena\//,
+  zeromq: /^(transports\/zeromq|cli\/commands\/doctor)\.ts$/,
+  koffi: /^(arena\/|cli\/commands\/doctor\.ts$)/,
   "node:child_process": /^(worker-process(\.ts|\/)|cli\/)/,
 };
 
