@@ -78,7 +78,9 @@ class Arena:
             )
         self.bytes = nbytes
         self.client_bytes = client_bytes
-        self._memory = memoryview(mmap.mmap(fd, nbytes))
+        # The client has touched every page; mapping them now spares each its fault later.
+        flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
+        self._memory = memoryview(mmap.mmap(fd, nbytes, flags=flags))
         os.close(fd)
         self._address = torch.frombuffer(self._memory, dtype=torch.uint8).data_ptr()
         self._partition = Partition("worker", client_bytes, nbytes - client_bytes)

@@ -35,7 +35,6 @@ __all__ = [
     "MessageReader",
     "MessageWriter",
     "allocate_tensor",
-    "dtype_named",
 ]
 
 DTYPES: Final = {
@@ -67,11 +66,6 @@ UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, TypeError, ValueE
 
 _tensor_decoder: Final = msgspec.msgpack.Decoder(tuple[str, list[int], list[int | str]])
 _handle_decoder: Final = msgspec.msgpack.Decoder(tuple[protocol.UInt])
-
-
-def dtype_named(name: str) -> torch.dtype | None:
-    """torch.float32 for `float32`; None for a dtype that does not travel."""
-    return DTYPES.get(name)
 
 
 def allocate_tensor(arena: Arena | None, dtype: torch.dtype, shape: Sequence[int]) -> torch.Tensor:

@@ -48,7 +48,3 @@ class Waker:
         except BlockingIOError:
             return frozenset()
         return frozenset(data) - {0}
-
-    def close(self) -> None:
-        os.close(self.fd)
-        os.close(self.signal_fd)
