@@ -96,6 +96,7 @@ void multiply_rows(const Weights& weights, int64_t block, const float* panels, i
       }
     }
     for (int64_t i = 0; i < segment / kWordRows; ++i) {
+      avx512::prefetch_ahead(words);
       multiply_pair<rows, 0>(words, table, a, stride, sums);
       multiply_pair<rows, 1>(words, table, a, stride, sums);
       multiply_pair<rows, 2>(words, table, a, stride, sums);
@@ -103,17 +104,7 @@ void multiply_rows(const Weights& weights, int64_t block, const float* panels, i
       words += kBlockColumns;
       a += kWordRows;
     }
-    for (int v = 0; v < kVectors; ++v) {
-      const int64_t column = first + v * kLanes;
-      const __m512 scale =
-          avx512::load_floats(weights.scales, weights.scale_dtype, group * weights.n + column,
-                              avx512::column_mask(column, weights.n));
-      for (int r = 0; r < rows; ++r) {
-        float* out = tile + r * kBlockColumns + v * kLanes;
-        const __m512 total = begin == 0 ? _mm512_setzero_ps() : _mm512_load_ps(out);
-        _mm512_store_ps(out, _mm512_fmadd_ps(sums[r][v], scale, total));
-      }
-    }
+    avx512::add_scaled<rows>(weights, group, first, begin == 0, sums, tile);
   }
 }
 
