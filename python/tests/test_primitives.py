@@ -13,6 +13,7 @@ from torch import Tensor
 
 from marlin import primitives
 from marlin.errors import InvalidArgumentError
+from marlin.rounding import quantize
 
 sizes = st.integers(1, 12)
 
@@ -47,13 +48,14 @@ def test_every_word_is_the_packing_of_its_codes(word: int) -> None:
 
 def test_the_worked_example_of_the_documentation_holds() -> None:
     # docs/quantization.md, "Eight values by hand"
-    codes = torch.tensor([[0], [4], [12], [7], [8], [9], [15], [8]], dtype=torch.uint8)
-    word = primitives.pack_codes(codes)
-    assert word.item() == 0x8F987C40 - (1 << 32)
-    scales = torch.tensor([[0.125]], dtype=torch.float16)
-    weight = primitives.dequantize_codes(primitives.QuantizedWeight(codes, scales, None))
-    expected = [-1.0, -0.5, 0.5, -0.125, 0.0, 0.125, 0.875, 0.0]
-    assert weight.tolist() == [expected]
+    weight = torch.tensor([[-1.0, -0.51, 0.47, -0.1, 0.03, 0.14, 0.96, 0.0]])
+    rounded = quantize(weight, 32, search=False)
+    assert rounded.scales[0, 0] == 1 / 8
+    assert rounded.codes[:8, 0].tolist() == [0, 4, 12, 7, 8, 9, 15, 8]
+    word = primitives.pack_codes(rounded.codes)[0, 0]
+    assert int(word) % 2**32 == 0x8F987C40
+    decoded = primitives.dequantize_codes(rounded)[0, :8]
+    assert decoded.tolist() == [-1.0, -0.5, 0.5, -0.125, 0.0, 0.125, 0.875, 0.0]
 
 
 def test_dequantize_follows_the_formula_element_by_element() -> None:
