@@ -1,5 +1,6 @@
 // A transport over a ZeroMQ DEALER socket (ipc:// or tcp://). Knows no message. The only file that imports zeromq.
 
+import { setTimeout as delay } from "node:timers/promises";
 import { Context, Dealer, Observer } from "zeromq";
 import { CancelledError, ConnectError, ConnectionClosedError, InternalError, InvalidArgumentError } from "../errors.ts";
 import { DEFAULT_LIMITS, type Limits } from "../protocol.ts";
@@ -16,12 +17,18 @@ export interface ZeromqOptions {
 }
 
 const DEFAULT_CONNECT_TIMEOUT_MS = 10_000;
-/** How soon a worker that is not listening yet is tried again; ZeroMQ's own 100 ms would be felt at every start. */
+/** How soon a worker that is not listening yet is tried again. */
 const RETRY_MS = 20;
 /** How long after the last `receive()` the process may still be kept alive: see `#rest`. */
 const REST_MS = 20;
 /** `sun_path` has 108 bytes, the last of them a zero. */
 const IPC_PATH_BYTES = 107;
+/**
+ * ZeroMQ must not reconnect: a worker that comes back at this endpoint is another one. It cannot be told so (-1 makes it
+ * drop what the peer sent last, and so does ZMQ_IMMEDIATE: both close the pipe at a disconnect, read or not); an hour is
+ * longer than it takes to close the socket.
+ */
+const RECONNECT_MS = 3_600_000;
 
 // One context for all sockets of this thread. `blocky: false` and `linger: 0`: a message to a dead peer must not keep
 // the process from exiting.
@@ -36,39 +43,21 @@ let context: Context | undefined;
 export async function connectZeromq(endpoint: string, options: ZeromqOptions = {}): Promise<Transport> {
   checkEndpoint(endpoint);
   const { limits = DEFAULT_LIMITS, connectTimeout = DEFAULT_CONNECT_TIMEOUT_MS, signal } = options;
-  if (signal?.aborted === true) throw cancelled(endpoint, signal);
-  context ??= new Context({ blocky: false });
-  const socket = new Dealer({
-    context,
-    linger: 0,
-    // Calls must never wait for, or reach, a worker that comes back at this endpoint.
-    immediate: true,
-    maxMessageSize: limits.max_frame_bytes,
-    reconnectInterval: RETRY_MS,
-  });
-  const observer = new Observer(socket);
-  let failure: Error | undefined;
-  const fail = (error: Error): void => {
-    failure ??= error;
-    observer.close();
-  };
-  const onAbort = (): void => {
-    if (signal !== undefined) fail(cancelled(endpoint, signal));
-  };
-  const timer = setTimeout(() => {
-    fail(new ConnectError(`Nobody answered at \`${endpoint}\` within ${connectTimeout} ms.`));
-  }, connectTimeout);
-  signal?.addEventListener("abort", onAbort, { once: true });
+  const timeout = AbortSignal.timeout(connectTimeout);
+  const ended = signal === undefined ? timeout : AbortSignal.any([signal, timeout]);
   try {
-    socket.connect(endpoint);
-    await handshake(observer, endpoint);
-    return new ZeromqTransport(socket, observer, endpoint);
+    for (;;) {
+      ended.throwIfAborted();
+      const transport = await attempt(endpoint, limits, ended);
+      if (transport !== undefined) return transport;
+      await delay(RETRY_MS, undefined, { signal: ended });
+    }
   } catch (error) {
-    socket.close();
-    throw failure ?? error;
-  } finally {
-    clearTimeout(timer);
-    signal?.removeEventListener("abort", onAbort);
+    if (signal?.aborted === true) {
+      throw new CancelledError(`Connecting to \`${endpoint}\` was cancelled.`, { cause: signal.reason });
+    }
+    if (timeout.aborted) throw new ConnectError(`Nobody answered at \`${endpoint}\` within ${connectTimeout} ms.`);
+    throw error;
   }
 }
 
@@ -86,25 +75,47 @@ function checkEndpoint(endpoint: string): void {
   }
 }
 
-function cancelled(endpoint: string, signal: AbortSignal): CancelledError {
-  return new CancelledError(`Connecting to \`${endpoint}\` was cancelled.`, { cause: signal.reason });
+/** One try to connect; undefined if nobody listens. */
+async function attempt(endpoint: string, limits: Limits, ended: AbortSignal): Promise<Transport | undefined> {
+  context ??= new Context({ blocky: false });
+  const socket = new Dealer({
+    context,
+    linger: 0,
+    maxMessageSize: limits.max_frame_bytes,
+    reconnectInterval: RECONNECT_MS,
+  });
+  const observer = new Observer(socket);
+  const giveUp = (): void => observer.close();
+  ended.addEventListener("abort", giveUp);
+  let isConnected = false;
+  try {
+    socket.connect(endpoint);
+    isConnected = await shakesHands(observer, endpoint);
+    return isConnected ? new ZeromqTransport(socket, observer, endpoint) : undefined;
+  } finally {
+    ended.removeEventListener("abort", giveUp);
+    if (!isConnected) socket.close();
+  }
 }
 
-/** Resolves when peer and socket have agreed to talk. */
-async function handshake(observer: Observer, endpoint: string): Promise<void> {
+/** Resolves with true when peer and socket have agreed to talk, with false when there is no peer. */
+async function shakesHands(observer: Observer, endpoint: string): Promise<boolean> {
   for (;;) {
     const event = await observer.receive();
     switch (event.type) {
       case "handshake":
-        return;
+        return true;
+      case "close":
+      case "connect:retry":
+      case "disconnect":
+      case "end":
+        return false;
       case "handshake:error:auth":
       case "handshake:error:protocol":
       case "handshake:error:other":
         throw new ConnectError(`\`${endpoint}\` answered, but not as a worker: ${event.error.message}.`, {
           cause: event.error,
         });
-      case "end":
-        throw new ConnectError(`The connection to \`${endpoint}\` was given up.`);
       default:
     }
   }
@@ -183,7 +194,7 @@ class ZeromqTransport implements Transport {
     }
   }
 
-  /** A pending receive does not notice that the peer died (ZeroMQ would reconnect for ever); its observer does. */
+  /** A pending receive does not notice that the peer died (ZeroMQ hides it); its observer does. */
   async #watch(observer: Observer): Promise<void> {
     this.#isWatching = true;
     try {
