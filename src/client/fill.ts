@@ -7,13 +7,16 @@ import { describe } from "./options.ts";
 /** Values of a new tensor: a typed array, or numbers. */
 export type TensorData = TypedArray | readonly number[];
 
-/** The dtype of a tensor made from `data` when none is asked for: that of the array; float32 for plain numbers. */
-export function naturalDType(data: TensorData): DType {
-  if (isNumbers(data)) return "float32";
-  if (!ArrayBuffer.isView(data)) {
+/** Throws `InvalidArgumentError` unless `data` is an array of some kind; what is in it, `fill` checks. */
+export function checkData(data: TensorData): void {
+  if (!Array.isArray(data) && !(ArrayBuffer.isView(data) && "length" in data)) {
     throw new InvalidArgumentError(`\`data\` must be a typed array or an array of numbers, got ${describe(data)}.`);
   }
-  return dtypeOf(data);
+}
+
+/** The dtype of a tensor made from `data` when none is asked for: that of the array; float32 for plain numbers. */
+export function naturalDType(data: TensorData): DType {
+  return isNumbers(data) ? "float32" : dtypeOf(data);
 }
 
 /**

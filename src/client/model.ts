@@ -226,20 +226,6 @@ export class Model {
     bindPlace(this, { worker: connection, root: this.#lease, path: [] });
   }
 
-  /** Loads a model from a folder or hub id; see `Worker.load`. */
-  static async load(connection: Connection, path: string, options: LoadOptions = {}): Promise<Model> {
-    checkArgument(path, nonEmptyText, "path");
-    checkOptions(options, loadRules, "worker.load");
-    const { signal, timeout, onProgress, dtype, device, revision, quantize } = options;
-    if (quantize !== undefined) checkOptions(quantize, quantizeRules, "worker.load quantize");
-    const how = quantize === undefined ? undefined : toKwargs({ ...quantize });
-    const kwargs = toKwargs({ dtype, device, revision, quantize: how });
-    const build = () => ({ args: [path], kwargs });
-    const handle = await connection.callWire("model.load", build, { signal, timeout, onProgress });
-    if (!(handle instanceof WireHandle)) throw new ProtocolError("`model.load` must result in a handle.");
-    return connection.own(new Model(connection, handle));
-  }
-
   /** What is known of the model, as of its loading or its last `quantize`. */
   get info(): ModelInfo {
     return this.#info;
@@ -292,11 +278,13 @@ export class Model {
 
   /** Frees the model in the worker at once, whatever handles exist on its parts. May be called again. */
   async dispose(): Promise<void> {
-    if (this.#lease.isDisposed || this.#connection.session.isEnded) return;
-    const handle = this.#lease.use();
-    const freed = this.#connection.session.call("model.dispose", [handle], {});
-    this.#lease.dispose(); // the worker resolved the handle when the call arrived, before this
-    await freed;
+    if (this.#lease.isDisposed) return;
+    const { session } = this.#connection;
+    const freed = session.call("model.dispose", [this.#lease.use()], {});
+    this.#lease.dispose(); // the worker resolves a handle when the call arrives, which is before this
+    await freed.catch((error: unknown) => {
+      if (!session.isEnded) throw error; // else the model ended with its worker
+    });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -315,6 +303,20 @@ export class Model {
 }
 
 showAs(Model.prototype, Model.prototype.toString);
+
+/** Loads a model from a folder or hub id; see `Worker.load`. */
+export async function loadModel(connection: Connection, path: string, options: LoadOptions = {}): Promise<Model> {
+  checkArgument(path, nonEmptyText, "path");
+  checkOptions(options, loadRules, "worker.load");
+  const { signal, timeout, onProgress, dtype, device, revision, quantize } = options;
+  if (quantize !== undefined) checkOptions(quantize, quantizeRules, "worker.load quantize");
+  const how = quantize === undefined ? undefined : toKwargs({ ...quantize });
+  const kwargs = toKwargs({ dtype, device, revision, quantize: how });
+  const build = () => ({ args: [path], kwargs });
+  const handle = await connection.callWire("model.load", build, { signal, timeout, onProgress });
+  if (!(handle instanceof WireHandle)) throw new ProtocolError("`model.load` must result in a handle.");
+  return connection.own(new Model(connection, handle));
+}
 
 function toWireText(text: string): WireValue {
   if (text.length <= MAX_INLINE_TEXT) return text;

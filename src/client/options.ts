@@ -65,6 +65,20 @@ export const nonNegative: Rule = {
   accepts: (value) => typeof value === "number" && value >= 0 && Number.isFinite(value),
 };
 
+/** Longest delay of a JavaScript timer. */
+const MAX_MILLISECONDS = 2 ** 31 - 1;
+
+export const milliseconds: Rule = {
+  expected: `a number of milliseconds from 0 to ${MAX_MILLISECONDS}`,
+  accepts: (value) => typeof value === "number" && value >= 0 && value <= MAX_MILLISECONDS,
+};
+
+/** Sizes of dimensions; how many there may be, and how large together, is checked where they are used. */
+export const shape: Rule = {
+  expected: "an array of non-negative integers",
+  accepts: (value) => Array.isArray(value) && value.every((size) => Number.isSafeInteger(size) && size >= 0),
+};
+
 export const callback: Rule = { expected: "a function", accepts: (value) => typeof value === "function" };
 
 export const dtype: Rule = {

@@ -10,7 +10,11 @@ export type Scalar = null | boolean | number | bigint | string | Uint8Array;
 /** What a Python call or attribute gives when no type says more: a scalar by value, everything else as a handle. */
 export type Value = Scalar | Handle;
 
-/** What a Python call takes. Attributes and modules are resolved in the worker first, at the cost of a round trip. */
+/**
+ * What a Python call takes. A number without a fraction arrives as an int (`builtins.float` makes a float of it), a plain
+ * object as a dict, a tensor and a handle as the thing itself. Attributes and modules (`torch.float16`) are read in the
+ * worker first, at the cost of one round trip for all of them: meanwhile, calls made later may overtake this one.
+ */
 export type Argument =
   | Scalar
   | Tensor

@@ -10,7 +10,7 @@ import { byteLength, elementCount } from "../tensor.ts";
 import type { Connection } from "./connection.ts";
 import { declared } from "./declared.ts";
 import { parametersOf } from "./encoder.ts";
-import { fill, naturalDType, type TensorData } from "./fill.ts";
+import { checkData, fill, naturalDType, type TensorData } from "./fill.ts";
 import { showAs } from "./inspect.ts";
 import { membersIn } from "./keep.ts";
 import {
@@ -21,9 +21,18 @@ import {
   spawnLink,
   type WorkerEvents,
 } from "./link.ts";
-import { type LoadOptions, Model } from "./model.ts";
+import { type LoadOptions, loadModel, type Model } from "./model.ts";
 import { fromFields } from "./naming.ts";
-import { callback, callRules, checkArgument, checkOptions, dtype as dtypeRule, nonNegative, text } from "./options.ts";
+import {
+  callback,
+  callRules,
+  checkArgument,
+  checkOptions,
+  dtype as dtypeRule,
+  milliseconds,
+  shape as shapeRule,
+  text,
+} from "./options.ts";
 import { createModule } from "./proxy.ts";
 import type { Tensor } from "./tensor.ts";
 import type { Argument, Handle, ModuleOf, Remote } from "./types.ts";
@@ -170,6 +179,8 @@ export class Worker {
     shape?: readonly number[],
     options: { readonly dtype?: DType | undefined } = {},
   ): Tensor<never> {
+    checkData(data);
+    if (shape !== undefined) checkArgument(shape, shapeRule, "shape");
     checkOptions(options, { dtype: dtypeRule }, "worker.tensor");
     const dtype = options.dtype ?? naturalDType(data);
     const sizes = shape ?? [data.length];
@@ -196,6 +207,7 @@ export class Worker {
    */
   async empty(dtype: DType, shape: readonly number[], options: CallOptions = {}): Promise<Handle> {
     checkArgument(dtype, dtypeRule, "dtype");
+    checkArgument(shape, shapeRule, "shape");
     checkOptions(options, callRules, "worker.empty");
     byteLength(dtype, shape);
     return declared<Handle>(await this.#connection.call("tensor.empty", () => ({ args: [dtype, shape] }), options));
@@ -207,7 +219,7 @@ export class Worker {
    * @throws CheckpointNotFoundError, CheckpointInvalidError, CheckpointUnsafeError, UnsupportedError.
    */
   load(path: string, options: LoadOptions = {}): Promise<Model> {
-    return Model.load(this.#connection, path, options);
+    return loadModel(this.#connection, path, options);
   }
 
   /** Calls a method of the worker by its name in docs/protocol.md; for what has no method of its own here. */
@@ -296,7 +308,7 @@ export class Worker {
    * `grace` milliseconds to end by itself, then it is killed. May be called again.
    */
   async close(options: { readonly grace?: number | undefined } = {}): Promise<void> {
-    checkOptions(options, { grace: nonNegative }, "worker.close");
+    checkOptions(options, { grace: milliseconds }, "worker.close");
     await this.#link.close(options.grace ?? DEFAULT_GRACE);
   }
 

@@ -29,14 +29,14 @@ export function checkCallOptions({ signal, timeout }: CallOptions, what: string)
 
 /**
  * Calls `onEnd` once, when `signal` aborts or `timeout` passes, whichever comes first.
- * Returns what stops the watch and takes its listener off the signal.
+ * Returns what stops the watch.
  */
 export function watchDeadline(
   { signal, timeout }: CallOptions,
   what: string,
   onEnd: (error: MarlinError) => void,
 ): () => void {
-  const onAbort = signal === undefined ? undefined : () => end(cancelled(signal, what));
+  const unlisten = signal === undefined ? undefined : listen(signal, () => end(cancelled(signal, what)));
   const timer =
     timeout === undefined
       ? undefined
@@ -44,7 +44,6 @@ export function watchDeadline(
           () => end(new TimeoutError(`${what} did not end within its \`timeout\` of ${timeout} ms.`)),
           timeout,
         );
-  if (onAbort !== undefined) signal?.addEventListener("abort", onAbort, { once: true });
   return stop;
 
   function end(error: MarlinError): void {
@@ -54,8 +53,39 @@ export function watchDeadline(
 
   function stop(): void {
     clearTimeout(timer);
-    if (onAbort !== undefined) signal?.removeEventListener("abort", onAbort);
+    unlisten?.();
   }
+}
+
+/** Those who wait for one signal, and the one listener on it. */
+interface Watch {
+  readonly callbacks: Set<() => void>;
+  readonly onAbort: () => void;
+}
+
+// One listener for each signal, however many calls share it: Node warns of a leak from the eleventh on.
+const watches = new WeakMap<AbortSignal, Watch>();
+
+/** Calls `callback` when `signal` aborts. Returns what takes it away; with the last one goes the listener. */
+function listen(signal: AbortSignal, callback: () => void): () => void {
+  const { callbacks, onAbort } = watches.get(signal) ?? startWatch(signal);
+  callbacks.add(callback);
+  return () => {
+    if (!callbacks.delete(callback) || callbacks.size > 0) return;
+    watches.delete(signal);
+    signal.removeEventListener("abort", onAbort);
+  };
+}
+
+function startWatch(signal: AbortSignal): Watch {
+  const callbacks = new Set<() => void>();
+  const onAbort = (): void => {
+    for (const callback of [...callbacks]) callback();
+  };
+  const watch = { callbacks, onAbort };
+  watches.set(signal, watch);
+  signal.addEventListener("abort", onAbort, { once: true });
+  return watch;
 }
 
 function cancelled(signal: AbortSignal, what: string): CancelledError {

@@ -6,6 +6,7 @@ import { isHandle } from "../../src/client/proxy.ts";
 import type { Tensor } from "../../src/client/tensor.ts";
 import type { Untyped } from "../../src/client/types.ts";
 import { Worker } from "../../src/client/worker.ts";
+import { decodeMessage, encodeMessage } from "../../src/codec.ts";
 import {
   CancelledError,
   ConnectError,
@@ -13,6 +14,8 @@ import {
   InvalidArgumentError,
   MessageTooLargeError,
 } from "../../src/errors.ts";
+import { type Message, PROTOCOL_VERSION } from "../../src/protocol.ts";
+import { connectZeromq } from "../../src/transports/zeromq.ts";
 import { startWorkerProcess, type WorkerProcess } from "../../src/worker-process.ts";
 import { FIXTURES } from "./spawn.ts";
 
@@ -102,6 +105,32 @@ describe("connecting", () => {
 
   test.each(["http://host:1", "", "tcp://host"])("to %j is InvalidArgumentError", async (endpoint) => {
     await expect(Worker.connect(endpoint)).rejects.toThrow(InvalidArgumentError);
+  });
+});
+
+describe("a client that breaks the protocol", () => {
+  const HELLO = { type: "hello", protocol: PROTOCOL_VERSION, client: "test", arena: false } as const;
+
+  /** What the worker answers to these frames. */
+  async function answer(...messages: Uint8Array[][]): Promise<Message> {
+    const transport = await connectZeromq(server.endpoint);
+    try {
+      for (const frames of messages) await transport.send(frames);
+      return decodeMessage(await transport.receive());
+    } finally {
+      transport.close();
+    }
+  }
+
+  test.each<[string, Uint8Array[], string]>([
+    ["another major version", encodeMessage({ ...HELLO, protocol: [9, 0] }), "version_mismatch"],
+    ["a call before `hello`", encodeMessage({ type: "ping", id: 1 }), "protocol_violation"],
+    ["bytes that are no message", [new Uint8Array([0xc1, 0xff])], "protocol_violation"],
+    ["a control frame beyond the limit", [new Uint8Array(2 ** 20 + 1)], "message_too_large"],
+    ["a map that ends early", [encodeMessage(HELLO)[0]?.subarray(0, 20) ?? new Uint8Array()], "protocol_violation"],
+  ])("by %s is answered, and the worker lives on", async (_, frames, code) => {
+    expect(await answer(frames)).toMatchObject({ type: "error", id: null, error: { code } });
+    expect(await fixture().echo<string>("alive")).toBe("alive");
   });
 });
 

@@ -96,7 +96,7 @@ describe("a model", () => {
       for await (const _ of model.generate("def", { maxNewTokens: 100, signal: controller.signal })) controller.abort();
     })();
     await expect(loop).rejects.toThrow(CancelledError);
-    expect(await worker.stats()).toMatchObject({ streams: 0 });
+    await expect.poll(() => worker.stats()).toMatchObject({ streams: 0 });
   });
 
   test("is quantized in place, measured before and after, saved and loaded again in 4 bits", async () => {

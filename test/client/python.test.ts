@@ -59,6 +59,21 @@ describe("calls", () => {
     expect(await handle.data()).toEqual(value);
   });
 
+  test("carry whole numbers as int, others as float, plain objects as dict", async () => {
+    const kinds = [1, 1.5, 2n ** 60n, "s", {}, [], null, true, new Uint8Array()].map((value) => typed().kind(value));
+    expect(await Promise.all(kinds)).toEqual([
+      "int",
+      "float",
+      "int",
+      "str",
+      "dict",
+      "list",
+      "NoneType",
+      "bool",
+      "bytes",
+    ]);
+  });
+
   test("take keyword arguments", async () => {
     const handle = await untyped().echo(1, kwargs({ two: 2, missing: undefined }));
     expect(await handle.data()).toEqual([1, { two: 2 }]);
@@ -166,7 +181,7 @@ describe("iteration", () => {
 
   test("leaving a loop ends the stream in the worker, also of an endless one", async () => {
     for await (const number of untyped().endless()) if (number === 100) break;
-    expect(await worker.stats()).toMatchObject({ streams: 0 });
+    await expect.poll(() => worker.stats()).toMatchObject({ streams: 0 });
   });
 
   test("of what is not iterable rejects", async () => {
@@ -205,6 +220,8 @@ describe("errors", () => {
       async () => (await worker.module("builtins").attr("range")(99_999)).data(),
       MarlinError,
     ],
+    ["a name that a stream cannot resolve", streamOfName, InvalidArgumentError],
+    ["NaN where weights are rounded", quantizeNaN, InvalidArgumentError],
   ])("%s is refused, and the worker lives on", async (_, call, type) => {
     await expect(call()).rejects.toThrow(type);
     expect(await untyped().echo<string>("alive")).toBe("alive");
@@ -231,6 +248,16 @@ describe("signals and timeouts", () => {
       }
     })();
     await expect(loop).rejects.toThrow(CancelledError);
-    expect(await worker.stats()).toMatchObject({ streams: 0 });
+    await expect.poll(() => worker.stats()).toMatchObject({ streams: 0 });
   });
 });
+
+function streamOfName(): Promise<unknown> {
+  return worker.stream("python.iterate", [worker.module("torch").float16, []]).next();
+}
+
+async function quantizeNaN(): Promise<unknown> {
+  const linear = await worker.module("torch").nn.attr("Linear")(64, 8);
+  await linear.attr("weight").attr("data").attr("fill_")(Number.NaN);
+  return worker.module("marlin").attr("Int4Linear").attr("from_linear")(linear);
+}

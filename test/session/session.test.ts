@@ -153,6 +153,19 @@ describe("cancelling", () => {
     expect(getEventListeners(signal, "abort")).toHaveLength(0);
   });
 
+  test("many calls share one listener on their signal, and all of them are cancelled", async () => {
+    const { session, worker } = openSession();
+    const controller = new AbortController();
+    const calls = Array.from({ length: 20 }, () => session.call("a", [], {}, { signal: controller.signal }));
+    expect(getEventListeners(controller.signal, "abort")).toHaveLength(1);
+    await worker.reply(await worker.expect("call"), "done");
+    expect(await calls[0]).toBe("done");
+    controller.abort();
+    const outcomes = await Promise.allSettled(calls);
+    expect(outcomes.filter(({ status }) => status === "rejected")).toHaveLength(19);
+    expect(getEventListeners(controller.signal, "abort")).toHaveLength(0);
+  });
+
   test("a passed `timeout` rejects with TimeoutError and cancels", async () => {
     const { session, worker } = openSession();
     await expect(session.call("slow", [], {}, { timeout: 1 })).rejects.toThrow(TimeoutError);
