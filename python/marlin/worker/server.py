@@ -44,6 +44,8 @@ _PROBE_MS: Final = 50
 _PROBES: Final = 4
 # What was sent last (a `bye`, errors of calls that end with us) has this long to leave.
 _LINGER_MS: Final = 500
+# A client that grants credit without end and does not read must not fill our memory.
+_MAX_BACKLOG: Final = 10_000
 # Progress is dropped while more than this waits to be sent.
 _MAX_OUTBOX_FOR_PROGRESS: Final = 64
 
@@ -105,8 +107,7 @@ class Server:
 
     def _flush(self) -> None:
         for session in list(self._sessions.values()):
-            while session.backlog and self._try_send(session.backlog[0]):
-                session.backlog.popleft()
+            self._send_backlog(session)
         while self._outbox:
             self._send(self._outbox.popleft())
         # After the replies: a reply may mention a block of which a reference goes back here.
@@ -128,8 +129,20 @@ class Server:
 
     def _send(self, outgoing: Outgoing) -> None:
         session = outgoing.session
-        if session.backlog or not self._try_send(outgoing):
-            session.backlog.append(outgoing)
+        if not session.backlog and self._try_send(outgoing):
+            return
+        session.backlog.append(outgoing)
+        if len(session.backlog) > _MAX_BACKLOG:
+            _log.warning("A client has left %d messages unread; it is dropped", _MAX_BACKLOG)
+            self._close(session)
+
+    def _send_backlog(self, session: Session) -> None:
+        while session.backlog:
+            # Taken out first: a client that turns out to have left loses its whole backlog.
+            outgoing = session.backlog.popleft()
+            if not self._try_send(outgoing):
+                session.backlog.appendleft(outgoing)
+                return
 
     def _try_send(self, outgoing: Outgoing) -> bool:
         """False when the client does not read; a message to a client that left is dropped."""

@@ -69,6 +69,18 @@ def test_tensors_arrive_and_leave(client: WireClient) -> None:
     assert (value.dtype, value.shape, value.bytes) == ("float32", [], struct.pack("<f", 10))
 
 
+def test_large_tensors_travel_in_several_frames(client: WireClient) -> None:
+    first, second = bytes(range(256)) * 4096, bytes(2**20)
+    pair = [frame("uint8", [2**20], 1), frame("float32", [2**18], 2)]
+    kept = ref(client.python("builtins", "list", pair, frames=(first, second)))
+    value = client.call("python.value", kept, [])
+    assert [tensor.bytes for tensor in value] == [first, second]
+    assert [tensor.dtype for tensor in value] == ["uint8", "float32"]
+    # Frames are memory of their own: torch may write to them.
+    client.python(ref(client.python("operator", "getitem", kept, 0)), "zero_")
+    assert client.call("python.value", kept, [])[0].bytes == second
+
+
 def test_python_errors_keep_type_and_traceback(client: WireClient) -> None:
     error = _error(client, "json", "loads", "{")
     assert (error.code, error.type) == ("python_error", "json.decoder.JSONDecodeError")

@@ -38,6 +38,8 @@ _MESSAGES: list[dict[str, object]] = [
 _GOLDEN = [msgspec.msgpack.encode(message) for message in _MESSAGES]
 _SEED = 20
 _FLOOD = 20_000
+_UNREAD = 11_000
+_SAMPLE = "tests.worker.sample_module"
 
 
 def _mutate(rng: random.Random, data: bytes) -> bytes:
@@ -106,6 +108,42 @@ def test_a_worker_under_fire_answers_and_serves_the_others(
         assert client.python("operator", "add", 2, 3) == 5
     assert "protocol_violation" in codes
     assert "internal" not in codes
+
+
+def test_a_client_that_grants_credit_without_end_and_does_not_read_is_dropped(
+    worker: WorkerProcess, client: WireClient
+) -> None:
+    died_in = ref(client.call("python.get", _SAMPLE, ["died_in"]))
+    client.python(died_in, "clear")
+    with WireClient(worker.endpoint) as deaf:
+        deaf.python(_SAMPLE, "Mortal")
+        deaf.start("python.iterate", "itertools", ["count"], [], credit=2**60)
+        # Every call takes its turn with the stream, so this lasts as many turns as fit in between.
+        while not client.call("python.value", died_in, []):
+            continue
+        deaf.send({"type": "ping", "id": 1})
+        while not isinstance(message := deaf.receive(), protocol.ErrorReply):
+            assert isinstance(message, protocol.Item)
+        assert message.error.code == "protocol_violation"
+
+
+def test_a_client_may_vanish_with_messages_unread(
+    worker: WorkerProcess, client: WireClient
+) -> None:
+    died_in, closed = (
+        ref(client.call("python.get", _SAMPLE, [name])) for name in ("died_in", "closed")
+    )
+    client.python(died_in, "clear")
+    client.python(closed, "clear")
+    deaf = WireClient(worker.endpoint)
+    deaf.python(_SAMPLE, "Mortal")
+    # More than the buffers hold, less than the worker bears.
+    deaf.start("python.iterate", _SAMPLE, ["count"], [_UNREAD], credit=_UNREAD + 1)
+    while not client.call("python.value", closed, []):
+        continue
+    deaf.close()
+    while not client.call("python.value", died_in, []):
+        continue
 
 
 def test_a_client_that_does_not_read_stops_nobody_and_loses_no_reply(
