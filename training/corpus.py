@@ -1,6 +1,7 @@
 """The training text: the sources of this Python's standard library, split by whole files.
 
-Knows no tokenizer and no model. The same Python version gives the same corpus, in the same order, byte for byte.
+Knows no tokenizer and no model. The same Python version gives the same corpus, in the same order,
+byte for byte.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 
 __all__ = ["Corpus", "Document", "collect", "license_text"]
 
-# Folders that are not library text: installed packages, test data, generated tables, bundled wheels.
+# Not library text: installed packages, tests and their data, generated tables, bundled wheels.
 _SKIPPED_FOLDERS = frozenset(
     {
         "__pycache__",
@@ -57,7 +58,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Training and held-out documents, each sorted by path, and what was left out of training as a copy."""
+    """Documents to train on and held out, sorted by path; `dropped` are in neither, as copies."""
 
     train: tuple[Document, ...]
     held_out: tuple[Document, ...]

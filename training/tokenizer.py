@@ -1,4 +1,4 @@
-"""Byte-level BPE, trained on the corpus: no text is unknown, and every byte string survives a round trip.
+"""Byte-level BPE, trained on the corpus: no text is unknown, and all of it survives a round trip.
 
 Knows no model.
 """
@@ -6,6 +6,7 @@ Knows no model.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -33,7 +34,8 @@ def train_tokenizer(
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(
+    make: Any = PreTrainedTokenizerFast  # its constructor is not annotated
+    made: PreTrainedTokenizerFast = make(
         tokenizer_object=tokenizer,
         eos_token=END_OF_TEXT,
         pad_token=PADDING,
@@ -42,3 +44,4 @@ def train_tokenizer(
         # Removing the space before "," would turn source code into other source code.
         clean_up_tokenization_spaces=False,
     )
+    return made

@@ -1,7 +1,8 @@
 """Train the demo model: `python training/train.py --minutes 60 --out models/stdlib-6m`.
 
-The learning rate follows elapsed wall-clock time, so that the run anneals to its end in whatever time the machine is
-given; every random choice is seeded. Text, tokenizer and the model card live in the files beside this one.
+The learning rate follows elapsed wall-clock time, so that the run anneals to its end in whatever
+time it is given; every random choice is seeded. Text, tokenizer and the model card are the business
+of the files beside this one.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from card import write_card
 from corpus import Corpus, collect, license_text
 from tokenizer import END_OF_TEXT, train_tokenizer
 from torch import Tensor, nn
@@ -75,12 +78,15 @@ def main() -> None:
     model = build_model(recipe, tokenizer)
     facts = train(model, tokens, corpus, tokenizer, recipe, arguments)
     write_folder(arguments.out, model, tokenizer, corpus, facts)
+    logger.info("measuring")
+    write_card(arguments.out)
     logger.info("wrote %s", arguments.out)
 
 
 def encode(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, seed: int) -> Tensor:
-    """All training files in one seeded order, each followed by the end-of-text token: int64 (n,)."""
+    """All training files in one seeded order, each with the end-of-text token: int64 (n,)."""
     end = tokenizer.convert_tokens_to_ids(END_OF_TEXT)
+    assert isinstance(end, int)
     generator = torch.Generator().manual_seed(seed)
     stream: list[int] = []
     for index in torch.randperm(len(corpus.train), generator=generator).tolist():
@@ -90,16 +96,16 @@ def encode(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, seed: int) -> Ten
 
 
 def windows(tokens: Tensor, recipe: Recipe) -> Iterator[Tensor]:
-    """Endless batches (batch_size, context_length + 1); each epoch shifts and shuffles the windows."""
+    """Endless batches (batch_size, context_length + 1); each epoch shifts and shuffles windows."""
     generator = torch.Generator().manual_seed(recipe.seed)
     length = recipe.context_length
     while True:
         shift = int(torch.randint(length, (), generator=generator))
         starts = torch.arange(shift, len(tokens) - length, length)
         order = starts[torch.randperm(len(starts), generator=generator)]
-        for chosen in order.split(recipe.batch_size):
-            if len(chosen) == recipe.batch_size:
-                yield torch.stack([tokens[start : start + length + 1] for start in chosen.tolist()])
+        for begin in range(0, len(order) - recipe.batch_size + 1, recipe.batch_size):
+            chosen = order[begin : begin + recipe.batch_size]
+            yield torch.stack([tokens[start : start + length + 1] for start in chosen.tolist()])
 
 
 def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
@@ -115,7 +121,6 @@ def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForC
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        use_cache=False,
     )
     return LlamaForCausalLM(config)
 
@@ -128,7 +133,7 @@ class Loss(nn.Module):
         self.model = model
 
     def forward(self, batch: Tensor) -> Tensor:
-        hidden = self.model.model(input_ids=batch[:, :-1]).last_hidden_state
+        hidden = self.model.model(input_ids=batch[:, :-1], use_cache=False).last_hidden_state
         logits = self.model.lm_head(hidden)
         return F.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten())
 
@@ -153,7 +158,10 @@ def train(
         adjust_lr_fn="match_rms_adamw",
     )
     adam = torch.optim.AdamW(others, lr=recipe.adam_lr, betas=(0.9, 0.95), weight_decay=0.0)
-    peaks = ((muon, recipe.muon_lr), (adam, recipe.adam_lr))
+    peaks: tuple[tuple[torch.optim.Optimizer, float], ...] = (
+        (muon, recipe.muon_lr),
+        (adam, recipe.adam_lr),
+    )
 
     loss_of = torch.compile(Loss(model))
     held_out = held_out_windows(corpus, tokenizer, recipe)
@@ -204,7 +212,7 @@ def train(
 
 
 def held_out_windows(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> Tensor:
-    """A few held-out windows (32, context_length + 1), spread evenly, to watch the run by."""
+    """Held-out windows (32, context_length + 1), spread evenly, to watch the run by."""
     stream: list[int] = []
     for document in corpus.held_out:
         stream += tokenizer.backend_tokenizer.encode(document.text).ids
@@ -216,7 +224,7 @@ def held_out_loss(model: LlamaForCausalLM, held_out: Tensor) -> float:
     """Mean cross entropy of the held-out windows in nats per token."""
     loss_of = Loss(model)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        losses = [loss_of(batch).item() for batch in held_out.split(8)]
+        losses = [float(loss_of(window.unsqueeze(0))) for window in held_out]
     return sum(losses) / len(losses)
 
 
@@ -259,13 +267,13 @@ def write_folder(
     corpus: Corpus,
     facts: dict[str, object],
 ) -> None:
-    """Write a folder that AutoModelForCausalLM and AutoTokenizer load, in bf16, with its facts and held-out text."""
+    """Write a bfloat16 model as transformers reads it, with its facts and the held-out text."""
     folder.mkdir(parents=True, exist_ok=True)
     copy = LlamaForCausalLM(model.config)
     copy.load_state_dict(model.state_dict())
-    copy = copy.to(torch.bfloat16)
-    copy.config.use_cache = True
-    copy.generation_config = GenerationConfig(
+    nn.Module.to(copy, torch.bfloat16)
+    make_generation_config: Any = GenerationConfig  # not annotated
+    copy.generation_config = make_generation_config(
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )
     copy.save_pretrained(folder)
