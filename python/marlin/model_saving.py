@@ -62,6 +62,9 @@ def _write(
         progress("save", 0, sum(p.nbytes for p in model.parameters()), "")
         # transformers undoes here what it renamed or fused when it read the weights.
         model.save_pretrained(folder)
+        # Weights come out readable by their owner only; the configuration has the umask's mode.
+        for file in folder.glob("*.safetensors"):
+            file.chmod((folder / _CONFIG).stat().st_mode)
         return
     save_checkpoint(
         model, folder, progress=lambda done, total, text: progress("save", done, total, text)

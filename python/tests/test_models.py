@@ -116,6 +116,7 @@ def test_a_saved_model_loads_again_and_says_the_same(
     size = loaded.save(tmp_path / "saved")
     files = list((tmp_path / "saved").iterdir())
     assert size == sum(file.stat().st_size for file in files)
+    assert len({file.stat().st_mode for file in files}) == 1
     again = load_model(tmp_path / "saved")
     assert again.info() == {**loaded.info(), "path": str(tmp_path / "saved")}
     assert _text(again) == _text(loaded)
