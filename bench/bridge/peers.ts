@@ -21,7 +21,7 @@ export interface Bridge {
 }
 
 /** Folder of the Python side; the compiled bench runs from a build folder, its Python files stay here. */
-export const BENCH_FOLDER: string = process.env["MARLIN_BENCH_FOLDER"] ?? dirname(fileURLToPath(import.meta.url));
+export const BENCH_FOLDER: string = process.env.MARLIN_BENCH_FOLDER ?? dirname(fileURLToPath(import.meta.url));
 
 /** Bytes that a JSON bridge can be asked to carry within a round. */
 const JSON_LIMIT = 4 * 2 ** 20;
@@ -68,7 +68,7 @@ interface PythoniaTarget {
 
 /** pythonia: a child process, JSON lines, proxies. */
 export async function pythonia(python: string): Promise<Bridge> {
-  process.env["PYTHON_BIN"] = python;
+  process.env.PYTHON_BIN = python;
   const library: { python: ((path: string) => Promise<PythoniaTarget>) & { exit(): void } } = await import("pythonia");
   const target = await library.python(join(BENCH_FOLDER, "target.py"));
   return {

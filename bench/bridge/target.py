@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 
 def noop() -> None:
@@ -10,7 +11,7 @@ def noop() -> None:
 
 
 def size(values: object) -> int:
-    """Number of elements of a tensor, or of bytes: proof that the argument arrived, at no cost per byte."""
+    """Elements of a tensor, or bytes: proof that the argument arrived, at no cost per byte."""
     return int(values.numel()) if hasattr(values, "numel") else len(values)  # type: ignore[arg-type]
 
 
@@ -22,9 +23,8 @@ def items(count: int) -> Iterator[int]:
 def resident() -> list[int]:
     """Anonymous and shared resident bytes of this process: where a copy of a tensor would show."""
     fields: dict[str, int] = {}
-    with open("/proc/self/status", encoding="ascii") as status:
-        for line in status:
-            name, _, value = line.partition(":")
-            if name in ("RssAnon", "RssShmem"):
-                fields[name] = int(value.split()[0]) * 1024
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        name, _, value = line.partition(":")
+        if name in ("RssAnon", "RssShmem"):
+            fields[name] = int(value.split()[0]) * 1024
     return [fields.get("RssAnon", 0), fields.get("RssShmem", 0)]

@@ -1,4 +1,4 @@
-"""The floor under a ZeroMQ bridge: a DEALER that answers each message with its first frame. Argument: the endpoint."""
+"""The floor under a ZeroMQ bridge: a DEALER that echoes the first frame. Argument: the endpoint."""
 
 from __future__ import annotations
 
