@@ -4,6 +4,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import path from "node:path";
 import process from "node:process";
+import { createInterface } from "node:readline";
 import { PACKAGE_ROOT } from "../worker-process/find-python.ts";
 import { ExitCode } from "./exit.ts";
 
@@ -42,10 +43,33 @@ export async function captureProgram(
   return { code, stdout, stderr };
 }
 
+/** How a program runs in the foreground. */
+export interface ForegroundOptions {
+  /** Added to the environment. */
+  readonly env: Readonly<Record<string, string>>;
+  readonly signal: AbortSignal;
+  /** Takes each line of its stdout, which otherwise is this terminal. */
+  readonly onLine?: ((line: string) => void) | undefined;
+}
+
 /** Runs a program with this terminal, in the package's folder; resolves with its exit code. Rejects if it cannot start. */
-export async function runForeground(command: string, args: readonly string[], signal: AbortSignal): Promise<number> {
-  const child = spawn(command, args, { cwd: PACKAGE_ROOT, env: pythonEnvironment(), stdio: "inherit", signal });
-  return (await exitCode(child)) ?? ExitCode.failed;
+export async function runForeground(
+  command: string,
+  args: readonly string[],
+  options: ForegroundOptions,
+): Promise<number> {
+  const { env, signal, onLine } = options;
+  const child = spawn(command, args, {
+    cwd: PACKAGE_ROOT,
+    env: { ...pythonEnvironment(), ...env },
+    stdio: ["inherit", onLine === undefined ? "inherit" : "pipe", "inherit"],
+    signal,
+  });
+  const ended = exitCode(child);
+  if (onLine !== undefined && child.stdout !== null) {
+    for await (const line of createInterface({ input: child.stdout })) onLine(line);
+  }
+  return (await ended) ?? ExitCode.failed;
 }
 
 /** Waits for the end of a child and of its output; rejects if it could not start. */

@@ -15,11 +15,18 @@ export function withCommon(command: Command): Command {
     .option("--verbose", "with an error, print where it came from", false);
 }
 
+/** Adds `--python`. */
+export function withPython(command: Command): Command {
+  return command.option("--python <path>", "the Python to use (default: MARLIN_PYTHON, an active environment, .venv)");
+}
+
 /** Adds the options of commands that start a worker. */
 export function withWorker(command: Command): Command {
-  return command
-    .option("--python <path>", "the Python that runs the worker (default: MARLIN_PYTHON, an active environment, .venv)")
-    .option("--threads <n>", "threads that torch may use (default: its own choice)", integer(1));
+  return withPython(command).option(
+    "--threads <n>",
+    "threads that torch may use (default: its own choice)",
+    integer(1),
+  );
 }
 
 /** Adds the options of commands that generate. */

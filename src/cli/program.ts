@@ -2,7 +2,7 @@
 
 import type { Readable } from "node:stream";
 import { Command, CommanderError } from "commander";
-import { bench, SUITES } from "./commands/bench.ts";
+import { type BenchFlags, bench, SUITES } from "./commands/bench.ts";
 import { type DemoFlags, demo } from "./commands/demo.ts";
 import { doctor } from "./commands/doctor.ts";
 import { inspect } from "./commands/inspect.ts";
@@ -10,11 +10,24 @@ import { type QuantizeFlags, quantize } from "./commands/quantize.ts";
 import { type RunFlags, run } from "./commands/run.ts";
 import { BUNDLED_MODEL, type Context, type WorkerFlags } from "./context.ts";
 import { ExitCode, errorDocument, errorText, UsageError } from "./exit.ts";
-import { type CommonFlags, dtype, groupSize, repeatable, withCommon, withGeneration, withWorker } from "./options.ts";
+import {
+  type CommonFlags,
+  dtype,
+  groupSize,
+  integer,
+  repeatable,
+  withCommon,
+  withGeneration,
+  withPython,
+  withWorker,
+} from "./options.ts";
 import { createOutput, type OutputStream } from "./output.ts";
 import { readPrompt } from "./prompt.ts";
 
 const DEFAULT_PROMPT = "def read_config(path):\n";
+
+/** Both measurements of the demo read the same tokens, so few are enough to compare; seconds on a laptop. */
+const HELDOUT_TOKENS = 4096;
 
 const EXIT_CODES = `
 Exit codes: 0 done; 1 failed, the message has the code of docs/errors.md; 2 wrong command line; 130 interrupted.`;
@@ -66,6 +79,7 @@ function buildProgram(action: Action, { stdin, stdout, stderr }: Streams): Comma
   withGeneration(withWorker(withCommon(program.command("demo"))), { maxNewTokens: 160, temperature: 0.7 })
     .description("measure the bundled model in full precision and in 4 bits, and stream text")
     .option("--prompt <text>", "what to continue; - reads standard input", DEFAULT_PROMPT)
+    .option("--heldout-tokens <n>", "how much of the held-out text is measured", integer(1), HELDOUT_TOKENS)
     .option("--model <path>", "another model: a folder or a hub id", BUNDLED_MODEL)
     .addOption(groupSize())
     .action((flags: DemoFlags & CommonFlags) =>
@@ -103,9 +117,9 @@ function buildProgram(action: Action, { stdin, stdout, stderr }: Streams): Comma
     .description("check Python, torch, the compiler, the operators, shared memory and ZeroMQ, and say what to do")
     .action((flags: WorkerFlags & CommonFlags) => action((context) => doctor(context, flags), flags));
 
-  withWorker(withCommon(program.command("bench <suite> [args...]")))
+  withPython(withCommon(program.command("bench <suite> [args...]")))
     .description(`run a benchmark (${SUITES.join(", ")}); what follows -- goes to it`)
-    .action((suite: string, args: string[], flags: WorkerFlags & CommonFlags) =>
+    .action((suite: string, args: string[], flags: Omit<BenchFlags, "suite" | "args"> & CommonFlags) =>
       action((context) => bench(context, { ...flags, suite, args }), flags),
     );
 

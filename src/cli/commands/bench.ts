@@ -6,8 +6,8 @@ import process from "node:process";
 import { UnsupportedError } from "../../errors.ts";
 import { findPython, PACKAGE_ROOT } from "../../worker-process/find-python.ts";
 import { runForeground } from "../child.ts";
-import type { Context, WorkerFlags } from "../context.ts";
-import { UsageError } from "../exit.ts";
+import type { Context } from "../context.ts";
+import { ExitCode, UsageError } from "../exit.ts";
 
 const SCRIPTS = new Map([
   ["linear", "bench/bench_linear.py"],
@@ -18,15 +18,19 @@ const SCRIPTS = new Map([
 export const SUITES: readonly string[] = [...SCRIPTS.keys()];
 
 /** Options of `marlin bench`. */
-export interface BenchFlags extends WorkerFlags {
+export interface BenchFlags {
+  /** The Python to measure in; else the client's usual search. */
+  readonly python?: string;
   readonly suite: string;
   /** For the benchmark itself. */
   readonly args: readonly string[];
-  readonly json: boolean;
 }
 
-/** Its exit code is the benchmark's; with `json` the benchmark prints JSON only. */
-export async function bench({ signal }: Context, flags: BenchFlags): Promise<number> {
+/**
+ * Its exit code is the benchmark's. Every benchmark prints a table and then its results as one line of JSON: in JSON mode
+ * that line is the document, and the table goes to stderr.
+ */
+export async function bench({ output, signal }: Context, flags: BenchFlags): Promise<number> {
   const script = SCRIPTS.get(flags.suite);
   if (script === undefined) {
     throw new UsageError(`Expected a benchmark of ${SUITES.join(", ")}, got ${JSON.stringify(flags.suite)}.`);
@@ -36,6 +40,17 @@ export async function bench({ signal }: Context, flags: BenchFlags): Promise<num
       `The benchmark \`${script}\` is part of a clone of the project, not of the published package.`,
     );
   }
-  const command = script.endsWith(".py") ? findPython({ python: flags.python }) : process.execPath;
-  return await runForeground(command, [script, ...(flags.json ? ["--json"] : []), ...flags.args], signal);
+  const python = findPython({ python: flags.python });
+  const command = script.endsWith(".py") ? python : process.execPath;
+  const env = { MARLIN_PYTHON: python };
+  if (!output.isJson) return await runForeground(command, [script, ...flags.args], { env, signal });
+
+  let last: string | undefined;
+  const onLine = (line: string): void => {
+    if (last !== undefined) output.note(last);
+    last = line;
+  };
+  const code = await runForeground(command, [script, ...flags.args], { env, signal, onLine });
+  if (code === ExitCode.ok && last !== undefined) output.json(JSON.parse(last));
+  return code;
 }

@@ -8,8 +8,6 @@ import { ExitCode } from "../exit.ts";
 import { formatBytes, formatChange, formatRatio, formatTable } from "../format.ts";
 import { type Generated, type GenerateFlags, generate } from "../generate.ts";
 
-/** Both measurements read the same tokens, so few are enough to compare; seconds on a laptop. */
-const HELDOUT_TOKENS = 4096;
 /** The first calls find threads and caches cold. */
 const WARM_UP_TOKENS = 8;
 
@@ -18,6 +16,8 @@ export interface DemoFlags extends WorkerFlags, GenerateFlags {
   readonly model: string;
   readonly prompt: string;
   readonly groupSize: number;
+  /** How much of the held-out text is measured, before and after. */
+  readonly heldoutTokens: number;
   /** Show the text as it comes, rather than at the end. */
   readonly stream: boolean;
 }
@@ -43,7 +43,7 @@ export async function demo(context: Context, flags: DemoFlags): Promise<number> 
   await using worker = await startWorker(context, flags);
   await using model = await loadModel(context, worker, flags.model);
 
-  const perplexityBefore = await measurePerplexity(context, model, heldout, "full precision");
+  const perplexityBefore = await measurePerplexity(context, model, heldout, flags.heldoutTokens);
   const generatedBefore = await output.during("Generating in full precision", async (step) => {
     const generated = await generateWarm(context, model, flags);
     step.note(`${generated.tokensPerSecond.toFixed(0)} tokens/s`);
@@ -55,7 +55,7 @@ export async function demo(context: Context, flags: DemoFlags): Promise<number> 
     const { layers } = await model.quantize({ groupSize: flags.groupSize, onProgress: report(step), signal });
     step.note(`${layers.length} layers`);
   });
-  const perplexityAfter = await measurePerplexity(context, model, heldout, "4 bits");
+  const perplexityAfter = await measurePerplexity(context, model, heldout, flags.heldoutTokens);
 
   output.line(`\n${flags.prompt}`);
   const generated = await generateWarm(context, model, flags, (text) => {
@@ -83,14 +83,11 @@ async function measurePerplexity(
   { output, signal }: Context,
   model: Model,
   text: string,
-  precision: string,
+  maxTokens: number,
 ): Promise<number> {
+  const precision = model.info.quantization === null ? "full precision" : "4 bits";
   return await output.during(`Measuring perplexity on held-out text, ${precision}`, async (step) => {
-    const { perplexity, tokens } = await model.perplexity(text, {
-      maxTokens: HELDOUT_TOKENS,
-      onProgress: report(step),
-      signal,
-    });
+    const { perplexity, tokens } = await model.perplexity(text, { maxTokens, onProgress: report(step), signal });
     step.note(`${perplexity.toFixed(3)} over ${tokens} tokens`);
     return perplexity;
   });
