@@ -5,8 +5,13 @@ import { once } from "node:events";
 import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
 
+// Each test starts up to four workers, one after another.
+vi.setConfig({ testTimeout: 240_000 });
+
+// One thread each: other tests start workers at the same time, and threads that wait for each other's cores crawl.
+const ONE_THREAD = ["--threads", "1"];
 const MAIN = path.resolve("dist/cli/main.js");
 const MODEL = path.resolve("models/stdlib-6m");
 
@@ -24,7 +29,10 @@ interface Ended {
 
 function start(args: readonly string[], stdin = ""): ChildProcess {
   // Another current directory: nothing may depend on it.
-  const child = spawn(process.execPath, [MAIN, ...args], { cwd: folder, stdio: ["pipe", "pipe", "pipe"] });
+  const child = spawn(process.execPath, [MAIN, ...args, ...ONE_THREAD], {
+    cwd: folder,
+    stdio: ["pipe", "pipe", "pipe"],
+  });
   child.stdin?.end(stdin);
   return child;
 }
@@ -49,7 +57,15 @@ const readLines = (text: string): unknown[] =>
     .map((line) => JSON.parse(line));
 
 test("demo measures before and after, and ends with the table and the kernel", async () => {
-  const { code, out, err } = await marlin(["demo", "--max-new-tokens", "24", "--prompt", "import os\n"]);
+  const { code, out, err } = await marlin([
+    "demo",
+    "--max-new-tokens",
+    "8",
+    "--heldout-tokens",
+    "256",
+    "--prompt",
+    "import os\n",
+  ]);
   expect(err).toMatch(/✓ Quantizing to 4 bits, group 128/);
   expect(code).toBe(0);
   expect(out).toContain("import os\n");
@@ -60,7 +76,7 @@ test("demo measures before and after, and ends with the table and the kernel", a
 });
 
 test("demo --json is one document, and 4 bits cost less than 5 % of perplexity", async () => {
-  const { code, out } = await marlin(["demo", "--json", "--max-new-tokens", "16"]);
+  const { code, out } = await marlin(["demo", "--json", "--max-new-tokens", "16", "--heldout-tokens", "2048"]);
   expect(code).toBe(0);
   const [document, ...rest] = readLines(out);
   expect(rest).toEqual([]);
