@@ -5,8 +5,10 @@ Knows no file format.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from marlin.errors import CheckpointNotFoundError, InvalidArgumentError
 from marlin.options import shown
@@ -27,7 +29,8 @@ def find_folder(
 ) -> Path:
     """The folder that `path`, a folder or a hub id, stands for.
 
-    progress: called with ("download", 0 or 1, 1, id) around a look-up at the hub.
+    progress: called with ("download", bytes done, bytes in all, id) and ("files", done, in all, id)
+        while a hub is asked, in the threads that download; what it raises ends that.
 
     Raises CheckpointNotFoundError, and InvalidArgumentError for a file.
     """
@@ -45,7 +48,6 @@ def find_folder(
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
-    progress("download", 0, 1, name)
     try:
         found = snapshot_download(
             name,
@@ -53,14 +55,35 @@ def find_folder(
             local_files_only=local_files_only,
             allow_patterns=list(_WANTED),
             ignore_patterns=list(_UNWANTED),
+            tqdm_class=_reporting_bar(name, progress),
         )
     except (OSError, HFValidationError) as err:  # every refusal of the hub is an OSError
         reason = str(err).strip().partition("\n")[0]
         raise CheckpointNotFoundError(
             f"There is no folder `{path}`, and as a hub id it could not be had: {reason}"
         ) from err
-    progress("download", 1, 1, name)
     return Path(found)
+
+
+def _reporting_bar(name: str, progress: Callable[[str, int, int, str], None]) -> type[Any]:
+    """A class of bars for the hub's client that draw nothing and report what they count."""
+    from tqdm import tqdm  # type: ignore[import-untyped]
+
+    class ReportingBar(tqdm):  # type: ignore[misc]  # untyped
+        def __init__(self, *args: object, **kwargs: Any) -> None:  # noqa: ANN401
+            self._phase = "download" if kwargs.get("unit") == "B" else "files"
+            kwargs.pop("name", None)  # of the hub's own class of bars
+            super().__init__(*args, **{**kwargs, "file": io.StringIO(), "disable": False})
+
+        def display(self, *args: object, **kwargs: object) -> None:
+            return
+
+        def update(self, n: float | None = 1) -> bool | None:
+            drawn: bool | None = super().update(n)
+            progress(self._phase, int(self.n), int(self.total or 0), name)
+            return drawn
+
+    return ReportingBar
 
 
 def _may_be_hub_id(name: str) -> bool:

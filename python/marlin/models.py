@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from marlin.checkpoint import inspect_checkpoint
 from marlin.errors import (
     InvalidArgumentError,
+    ModuleNotFound,
     UnknownHandleError,
     UnsupportedError,
 )
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LoadedModel", "Progress", "load_model"]
 
-# Called with (phase, done, total, text). Phases are `download`, `load`, `quantize` and `save`;
+# Called with (phase, done, total, text). Phases: `files`, `download`, `load`, `quantize`, `save`;
 # `total` is 0 where it is not known. What it raises ends the work and comes out.
 Progress = Callable[[str, int, int, str], None]
 
@@ -178,8 +179,13 @@ def load_model(
         path, revision=revision, local_files_only=local_files_only, progress=report
     )
     _check_quantization(folder, inspect_checkpoint(folder).quantization, quantize)
-    # transformers takes seconds to import; `import marlin` must not.
-    from marlin import transformers_loading
+    try:
+        # transformers takes seconds to import; `import marlin` must not.
+        from marlin import transformers_loading
+    except ImportError as err:
+        raise ModuleNotFound(
+            f"Loading a model needs transformers, `pip install transformers`: {err}"
+        ) from err
 
     model = transformers_loading.read_model(
         folder, wanted_dtype, lambda done, total: report("load", done, total, "")

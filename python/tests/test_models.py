@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import weakref
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
+import marlin
 from marlin import Int4Linear, kernel_info
 from marlin.errors import (
     CancelledError,
@@ -20,6 +22,7 @@ from marlin.errors import (
     CheckpointUnsafeError,
     InvalidArgumentError,
     MarlinError,
+    ModuleNotFound,
     UnknownHandleError,
     UnsupportedError,
 )
@@ -265,6 +268,15 @@ def test_a_hub_id_that_is_not_in_the_cache_is_not_found(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CheckpointNotFoundError, match="hub id"):
         load_model("nobody/nothing-of-this-name", local_files_only=True)
+
+
+def test_without_transformers_it_says_what_to_install(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(marlin, "transformers_loading", raising=False)
+    monkeypatch.setitem(sys.modules, "marlin.transformers_loading", None)
+    with pytest.raises(ModuleNotFound, match="pip install transformers"):
+        load_model(folder)
 
 
 def test_a_file_is_not_a_folder(folder: Path) -> None:
