@@ -1,7 +1,7 @@
 """The shared memory of a worker and the client that spawned it: views, blocks, foreign references.
 
 A view keeps its block alive: when the last torch storage (or numpy array) on it dies, the block's
-reference is given back. Knows no message and no tensor shape; codec.py writes what it returns.
+reference is given back. Knows no message and no tensor shape.
 """
 
 from __future__ import annotations

@@ -13,9 +13,9 @@ import torch
 
 from marlin.errors import CancelledError
 from marlin.worker.arena import Arena
-from marlin.worker.codec import allocate_tensor
 from marlin.worker.handles import Handle, Kind, export
 from marlin.worker.protocol import Limits, ProgressData
+from marlin.worker.tensors import allocate_tensor
 
 __all__ = ["CallContext", "ClientView", "ProgressSink"]
 

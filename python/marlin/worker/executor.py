@@ -14,9 +14,9 @@ from queue import SimpleQueue
 
 from marlin.errors import CancelledError
 from marlin.worker import protocol
-from marlin.worker.codec import Encoded
 from marlin.worker.failures import describe_failure
 from marlin.worker.session import Outgoing, RunningCall
+from marlin.worker.writer import Encoded
 
 __all__ = ["Executor", "error_reply"]
 
@@ -155,6 +155,8 @@ class Executor:
         return False
 
     def _end(self, call: RunningCall, encoded: Encoded) -> None:
+        # Who has the reply must not be told that the call still runs.
+        self.running = None
         self._outbox.append(Outgoing(call.session, encoded.frames, call.id, encoded.keep))
         # Between the two, so that one ring sends the reply and then the releases of the arguments.
         call.args, call.kwargs = [], {}

@@ -1,6 +1,6 @@
 """Values that stay in the worker, and the ids under which one client knows them.
 
-Knows no message: codec.py writes a `Handle` to the wire, and looks ids up here.
+Knows no message: writer.py gives a `Handle` its id here, reader.py looks it up.
 """
 
 from __future__ import annotations

@@ -176,7 +176,7 @@ _encoder: Final = msgspec.msgpack.Encoder()
 
 
 def encode(message: ClientMessage | WorkerMessage) -> bytes:
-    """Bytes of the control frame. Values inside must already be wire values (codec.py)."""
+    """Bytes of the control frame. Values inside must already be wire values (writer.py)."""
     return _encoder.encode(message)
 
 

@@ -1,4 +1,4 @@
-"""The I/O thread: reads messages, routes them, and sends what comes back.
+"""The I/O thread: reads messages, routes them, and has sent what comes back.
 
 Runs no user code and no torch operator: calls go to the executor. It never ends because of a
 message; a bad one is answered with a typed error to the client that sent it.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections import deque
+import time
 from typing import Final
 
 import msgspec
@@ -23,14 +23,15 @@ from marlin.errors import (
 )
 from marlin.worker import protocol
 from marlin.worker.arena import Arena
-from marlin.worker.codec import UNREADABLE, MessageReader
 from marlin.worker.context import CallContext, ProgressSink
 from marlin.worker.executor import Executor, error_reply
 from marlin.worker.handlers import find_handler
 from marlin.worker.handles import HandleTable
 from marlin.worker.limits import check_control
 from marlin.worker.protocol import ErrorMap, Limits, ProgressData, WorkerInfo
+from marlin.worker.reader import UNREADABLE, MessageReader
 from marlin.worker.router import Incoming, Router
+from marlin.worker.sender import Sender
 from marlin.worker.session import Outgoing, RunningCall, Session
 from marlin.worker.waker import Waker
 
@@ -39,13 +40,12 @@ __all__ = ["Server"]
 _log = logging.getLogger(__name__)
 
 _RETRY_MS: Final = 10
-_PROBE_MS: Final = 50
-# The end of a peer's connection and of its routing id come from two threads of ZeroMQ.
+# The end of a peer's connection and of its routing id come from two threads of ZeroMQ, so that one
+# look is not enough.
 _PROBES: Final = 4
+_PROBE_SECONDS: Final = 0.05
 # What was sent last (a `bye`, errors of calls that end with us) has this long to leave.
 _LINGER_MS: Final = 500
-# A client that grants credit without end and does not read must not fill our memory.
-_MAX_BACKLOG: Final = 10_000
 # Progress is dropped while more than this waits to be sent.
 _MAX_OUTBOX_FOR_PROGRESS: Final = 64
 
@@ -66,10 +66,11 @@ class Server:
         self._arena_session: Session | None = None
         self._arena_is_taken = arena is None
         self._stranger = MessageReader(limits, HandleTable(), None)
-        self._outbox: deque[Outgoing] = deque()
+        self._sender = Sender(router, self._close)
         self._probes = 0
+        self._next_probe = 0.0
         self._stopping = False
-        self.executor = Executor(self._outbox, waker.wake)
+        self.executor = Executor(self._sender.outbox, waker.wake)
 
     def stop(self) -> None:
         """Ends `run` soon."""
@@ -90,30 +91,26 @@ class Server:
                     self._stopping = True
                 if left:
                     self._probes = _PROBES
-                elif self._probes and not message:
-                    self._probe()
                 if message:
                     self._receive()
+                self._probe()
         finally:
             self._shut_down()
 
     def _timeout_ms(self) -> int:
         """Looked at after `prepare_sleep`: whoever adds work from now on rings."""
-        if self._stopping or self._outbox or self._has_releases():
+        if self._stopping or self._sender.outbox or self._has_releases():
             return 0
         if any(session.backlog for session in self._sessions.values()):
             return _RETRY_MS
-        return _PROBE_MS if self._probes else -1
+        return round(_PROBE_SECONDS * 1000) if self._probes else -1
 
     def _flush(self) -> None:
-        for session in list(self._sessions.values()):
-            self._send_backlog(session)
-        while self._outbox:
-            self._send(self._outbox.popleft())
+        self._sender.flush(list(self._sessions.values()))
         # After the replies: a reply may mention a block of which a reference goes back here.
         if self._has_releases() and self._arena is not None and self._arena_session is not None:
             blocks = self._arena.take_client_releases()
-            self._say(self._arena_session, protocol.Release(blocks=blocks))
+            self._sender.say(self._arena_session, protocol.Release(blocks=blocks))
 
     def _has_releases(self) -> bool:
         session = self._arena_session
@@ -124,46 +121,13 @@ class Server:
             and self._arena.has_client_releases
         )
 
-    def _say(self, session: Session, message: protocol.WorkerMessage) -> None:
-        self._send(Outgoing(session, [protocol.encode(message)]))
-
-    def _send(self, outgoing: Outgoing) -> None:
-        session = outgoing.session
-        if not session.backlog and self._try_send(outgoing):
-            return
-        session.backlog.append(outgoing)
-        if len(session.backlog) > _MAX_BACKLOG:
-            _log.warning("A client has left %d messages unread; it is dropped", _MAX_BACKLOG)
-            self._close(session)
-
-    def _send_backlog(self, session: Session) -> None:
-        while session.backlog:
-            # Taken out first: a client that turns out to have left loses its whole backlog.
-            outgoing = session.backlog.popleft()
-            if not self._try_send(outgoing):
-                session.backlog.appendleft(outgoing)
-                return
-
-    def _try_send(self, outgoing: Outgoing) -> bool:
-        """False when the client does not read; a message to a client that left is dropped."""
-        session = outgoing.session
-        if session.is_closed:
-            return True
-        outcome = self._router.send(session.identity, outgoing.frames)
-        if outcome == "full":
-            return False
-        if outcome == "gone":
-            self._close(session)
-        elif outgoing.ends is not None:
-            # Only now: a client that does not read cannot have more than its limit of calls.
-            session.calls.pop(outgoing.ends, None)
-        return True
-
     def _probe(self) -> None:
         """Finds out which clients have left, with an empty `release` that any client accepts."""
-        self._probes -= 1
-        for session in list(self._sessions.values()):
-            self._say(session, protocol.Release())
+        if self._probes and time.monotonic() >= self._next_probe:
+            self._probes -= 1
+            self._next_probe = time.monotonic() + _PROBE_SECONDS
+            for session in list(self._sessions.values()):
+                self._sender.say(session, protocol.Release())
 
     # Messages
 
@@ -192,9 +156,9 @@ class Server:
             self._router.send(incoming.identity, error_reply(None, error))
         elif call_id in session.calls:
             # The id of a call that still runs: an error under it would end that one.
-            self._send(Outgoing(session, error_reply(None, error)))
+            self._sender.send(Outgoing(session, error_reply(None, error)))
         else:
-            self._send(Outgoing(session, error_reply(call_id, error)))
+            self._sender.send(Outgoing(session, error_reply(call_id, error)))
 
     def _call_id(self, control: bytes) -> int | None:
         """The id of a refused call, if that much of the message can be read."""
@@ -230,7 +194,7 @@ class Server:
             self._arena_session = session
             info = protocol.ArenaInfo(session.arena.bytes, session.arena.client_bytes)
         self._sessions[incoming.identity] = session
-        self._say(
+        self._sender.say(
             session,
             protocol.Welcome(
                 (own_major, min(own_minor, minor)),
@@ -259,12 +223,12 @@ class Server:
                 if not session.backlog:
                     running = self.executor.running
                     busy = running.id if running and running.session is session else None
-                    self._say(session, protocol.Pong(message.id, busy, session.queued()))
+                    self._sender.say(session, protocol.Pong(message.id, busy, session.queued()))
             case protocol.Bye():
-                self._say(session, protocol.Bye())
-                owns_arena = session is self._arena_session
+                self._sender.say(session, protocol.Bye())
+                if session is self._arena_session:
+                    self._stopping = True
                 self._close(session)
-                self._stopping = owns_arena
             case protocol.Hello():
                 raise ProtocolError("`hello` must come once, got a second one.")
 
@@ -293,9 +257,9 @@ class Server:
             return None
 
         def send(data: ProgressData) -> None:
-            if len(self._outbox) < _MAX_OUTBOX_FOR_PROGRESS and not session.backlog:
+            if len(self._sender.outbox) < _MAX_OUTBOX_FOR_PROGRESS and not session.backlog:
                 frames = [protocol.encode(protocol.Progress(message.id, data))]
-                self._outbox.append(Outgoing(session, frames))
+                self._sender.outbox.append(Outgoing(session, frames))
                 self._waker.wake()
 
         return send
@@ -306,12 +270,17 @@ class Server:
                 raise ProtocolError("`release` names blocks, but this client has no shared memory.")
             for block, generation, count in message.blocks:
                 session.arena.release(block, generation, count)
-        if message.handles:
-            self.executor.discard([session.handles.release(handle) for handle in message.handles])
+        values: list[object] = []
+        try:
+            for handle in message.handles:
+                values.append(session.handles.release(handle))
+        finally:
+            # Those before an unknown one are released; none may die in this thread.
+            self.executor.discard(values)
 
     def _end_call(self, call: RunningCall, code: str, text: str) -> None:
         frames = [protocol.encode(protocol.ErrorReply(call.id, ErrorMap(code, text)))]
-        self._send(Outgoing(call.session, frames, call.id))
+        self._sender.send(Outgoing(call.session, frames, call.id))
 
     # The end
 
@@ -329,10 +298,11 @@ class Server:
             session.arena.forget_client()
 
     def _shut_down(self) -> None:
+        self._flush()
         for session in list(self._sessions.values()):
             for call in list(session.calls.values()):
                 self._end_call(call, "connection_closed", "The worker was stopped.")
-            self._say(session, protocol.Bye())
+            self._sender.say(session, protocol.Bye())
             self._close(session)
         self._router.close(_LINGER_MS)
         self.executor.stop()

@@ -13,11 +13,12 @@ from typing import Any, Literal, TypeAlias
 import torch
 
 from marlin.worker.arena import Arena
-from marlin.worker.codec import MessageReader, MessageWriter
 from marlin.worker.context import CallContext
 from marlin.worker.handlers import Handler
 from marlin.worker.handles import HandleTable
 from marlin.worker.protocol import Limits
+from marlin.worker.reader import MessageReader
+from marlin.worker.writer import MessageWriter
 
 __all__ = ["Outgoing", "RunningCall", "Session"]
 

@@ -1,4 +1,4 @@
-"""codec.py: every value arrives as it was, or is refused by a sentence that names it."""
+"""reader.py and writer.py: a value arrives as it was, or is refused by a sentence about it."""
 
 from __future__ import annotations
 
@@ -24,10 +24,12 @@ from marlin.errors import (
 )
 from marlin.worker import protocol
 from marlin.worker.arena import Arena
-from marlin.worker.codec import DTYPES, MessageReader, MessageWriter, allocate_tensor
 from marlin.worker.handles import Handle, HandleTable, export
 from marlin.worker.limits import check_control
 from marlin.worker.protocol import DEFAULT_LIMITS, Limits
+from marlin.worker.reader import MessageReader
+from marlin.worker.tensors import DTYPES, allocate_tensor
+from marlin.worker.writer import MessageWriter
 from tests.worker.wire_client import Ref, TensorRef, block, frame, ref
 
 MakeArena = Callable[[int, int], Arena]

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from marlin.errors import MarlinError
 from marlin.worker import protocol
 from marlin.worker.arena import Arena
-from marlin.worker.codec import MessageReader
 from marlin.worker.handles import HandleTable
 from marlin.worker.protocol import DEFAULT_LIMITS
+from marlin.worker.reader import MessageReader
 from tests.worker.wire_client import WireClient, WorkerProcess, block, frame, ref
 
 _MESSAGES: list[dict[str, object]] = [

@@ -9,18 +9,18 @@ from tests.test_layers import IMPORTS, WORKER, under
 _ROWS = [
     {"protocol", "waker", "endpoint", "allocator", "handles", "lifetime"},
     {"limits", "arena", "binding", "failures"},
-    {"codec", "router"},
-    {"context"},
+    {"tensors", "router"},
+    {"reader", "writer", "context"},
     {"handlers"},
     {"session"},
-    {"executor"},
+    {"executor", "sender"},
     {"server"},
     {"__main__"},
 ]
 
 
 def _row(name: str) -> int:
-    """The row of `marlin.worker.codec`, or of `marlin.worker.handlers.python`."""
+    """The row of `marlin.worker.writer`, or of `marlin.worker.handlers.python`."""
     part = name.removeprefix(f"{WORKER}.").split(".")[0]
     return next(index for index, row in enumerate(_ROWS) if part in row)
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 import math
 
 from marlin.errors import InvalidArgumentError
-from marlin.worker.codec import DTYPES
 from marlin.worker.handlers import CallContext, handler
 from marlin.worker.handles import Handle
+from marlin.worker.tensors import DTYPES, MAX_BYTES, MAX_DIMENSIONS
 
 __all__ = ["empty"]
-
-_MAX_DIMENSIONS = 8
-_MAX_BYTES = 2**63 - 1
 
 
 @handler("tensor.empty")
@@ -21,10 +18,10 @@ def empty(context: CallContext, dtype: str, shape: list[int]) -> Handle:
     kind = DTYPES.get(dtype)
     if kind is None:
         raise InvalidArgumentError(f"`dtype` must be one of {', '.join(DTYPES)}, got {dtype}.")
-    if len(shape) > _MAX_DIMENSIONS or any(size < 0 for size in shape):
+    if len(shape) > MAX_DIMENSIONS or any(size < 0 for size in shape):
         raise InvalidArgumentError(
-            f"`shape` must be at most {_MAX_DIMENSIONS} non-negative integers, got {shape}."
+            f"`shape` must be at most {MAX_DIMENSIONS} non-negative integers, got {shape}."
         )
-    if math.prod(shape) * kind.itemsize > _MAX_BYTES:
+    if math.prod(shape) * kind.itemsize > MAX_BYTES:
         raise InvalidArgumentError(f"`shape` must fit in 63 bits of bytes, got {shape}.")
     return context.export(context.allocate(kind, shape))
