@@ -115,7 +115,7 @@ export class Worker {
   /**
    * Starts a worker process on this machine, which shares memory with this one.
    *
-   * @throws WorkerStartError if it does not come up; CancelledError, TimeoutError.
+   * @throws WorkerStartError if it does not come up in time; CancelledError.
    */
   static async spawn(options: SpawnOptions = {}): Promise<Worker> {
     return new Worker(await spawnLink(options));
