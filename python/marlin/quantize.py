@@ -21,9 +21,9 @@ from marlin.selection import find_places, select_layers
 
 __all__ = ["Method", "MethodSettings", "quantize_", "register_method"]
 
-# Rows of a weight that the error is measured on at a time: an fp32 copy of a whole large layer is
+# Elements of a weight that the error is measured on at a time: a copy of a whole large layer is
 # what the caller may have no memory for.
-ERROR_ROWS = 256
+ERROR_ELEMENTS = 1 << 18
 
 # The output layer costs the most accuracy and is read once per token.
 DEFAULT_EXCLUDE = ("lm_head",)
@@ -134,7 +134,6 @@ def quantize_(
     layers: list[LayerReport] = []
     for name, replacement in _METHODS[method](model, chosen, settings):
         layers.append(_swap(model, places[name], replacement))
-        # The method's generator still runs: this frame must not keep the layer's float weight.
         if progress is not None:
             progress(len(layers), len(chosen), name)
     return QuantizeReport(
@@ -167,9 +166,8 @@ def _relative_error(weight: Tensor, replacement: Int4Linear) -> float:
     """|W - W'| / |W| in the Frobenius norm; 0 for a weight of zeros."""
     rounded = replacement.dequantize()
     difference = size = torch.zeros((), dtype=torch.float64, device=weight.device)
-    for expected, got in zip(
-        torch.split(weight, ERROR_ROWS), torch.split(rounded, ERROR_ROWS), strict=True
-    ):
+    rows = max(1, ERROR_ELEMENTS // weight.shape[1])
+    for expected, got in zip(torch.split(weight, rows), torch.split(rounded, rows), strict=True):
         difference = difference + (got.double() - expected.double()).square().sum()
         size = size + expected.double().square().sum()
     return float((difference / size).sqrt()) if float(size) else 0.0

@@ -27,12 +27,14 @@ __all__ = ["quantize"]
 
 # The search tries SEARCH_STEPS scales, from the one that clips (almost) nothing down to
 # SEARCH_FLOOR of it. On Gaussian weights the best lies near 0.85 for groups of 128 and near 0.7 for
-# a row of 4096; heavier tails want less. Finer steps than 0.025 changed the error by under 0.1 %.
-SEARCH_STEPS = 24
-SEARCH_FLOOR = 0.4
+# a row of 4096; heavy tails in long rows want less than 0.4. Twice as many steps changed the error
+# by under 0.4 %.
+SEARCH_STEPS = 20
+SEARCH_FLOOR = 0.25
 
-# Elements rounded at a time: 8 MiB of fp32 keeps the temporaries of the search near the cache.
-CHUNK_ELEMENTS = 1 << 21
+# Elements rounded at a time: 4 MiB of fp32 bounds the temporaries, and is enough for each operator
+# to be worth its start on all cores.
+CHUNK_ELEMENTS = 1 << 20
 
 # The smallest magnitude of a scale. fp16 uses its subnormals, which convert exactly everywhere; the
 # others stop at the smallest normal, so that flushed subnormals never divide by zero.
@@ -183,17 +185,21 @@ def _search_scale(
     groups: Tensor, scale: Tensor, zero: Tensor, importance: Tensor | None, dtype: torch.dtype
 ) -> Tensor:
     """The scale (n, groups, 1) of the grid with the smallest weighted squared error."""
+    # In units of the first scale: the squares of huge or tiny fp32 weights leave its range. Few
+    # operators matter more than clarity of each: a model takes most of its time here.
+    weights = groups / scale  # (n, groups, rows)
+    low, high = -zero, MAX_CODE - zero
+    significance = None if importance is None else importance.sqrt()
     best_scale = scale
     best_error = torch.full_like(scale, torch.inf)
     for step in range(SEARCH_STEPS):
         shrink = 1 - (1 - SEARCH_FLOOR) * step / SEARCH_STEPS
         candidate = _round_scale(scale * shrink, dtype)
-        decoded = _encode(groups, candidate, zero).sub_(zero).mul_(candidate)
-        # In units of the first scale: the squares of huge or tiny fp32 weights leave its range.
-        squares = decoded.sub_(groups).div_(scale).square_()
-        if importance is not None:
-            squares.mul_(importance)
-        error = squares.sum(-1, keepdim=True)
+        unit = candidate / scale
+        difference = (weights / unit).round_().clamp_(low, high).mul_(unit).sub_(weights)
+        if significance is not None:
+            difference.mul_(significance)
+        error = torch.linalg.vector_norm(difference, dim=-1, keepdim=True)
         better = error < best_error
         best_error = torch.where(better, error, best_error)
         best_scale = torch.where(better, candidate, best_scale)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 import weakref
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 import torch
@@ -292,6 +296,30 @@ def test_float_weights_are_let_go_one_by_one() -> None:
     # Each layer's float weight may live until the next is asked for, and no longer.
     assert all(count <= len(NAMES) - i for i, count in enumerate(alive))
     assert [ref() for ref in weights.values()] == [None] * len(NAMES)
+
+
+RSS_PROGRAM = """
+import resource, torch
+from torch import nn
+from marlin import quantize_
+model = nn.Sequential(*[nn.Linear(4096, 1024, bias=False) for _ in range(12)])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+quantize_(model)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_memory_never_holds_the_model_twice() -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", RSS_PROGRAM],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    grown = int(result.stdout) << 10  # ru_maxrss is in KiB
+    model = 12 * 4096 * 1024 * 4
+    assert grown < model / 2
 
 
 # The plug for other methods
