@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from marlin.checkpoint_files import WEIGHTS_NAME, CheckpointFiles, CheckpointInfo, describe
+from marlin.checkpoint_files import WEIGHTS_NAME, CheckpointFiles
+from marlin.checkpoint_info import CheckpointInfo, describe
 from marlin.errors import CheckpointInvalidError, InvalidArgumentError, UnsupportedError
 from marlin.model_state import Slot, assign_slots, refuse_meta_buffers, slots_of
 from marlin.primitives import dtype_name

@@ -1,20 +1,16 @@
 """A checkpoint on disk: one safetensors file, or a folder with one, or with shards and their index.
 
-Finds the files, opens them, and says what they hold. Knows no module; of quantisation only where
+Finds the files and opens them. Knows no module; of quantisation only where
 its description lies: the metadata of the file, or the `config.json` beside it.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import torch
 from torch import Tensor
 from typing_extensions import Self
 
@@ -23,7 +19,6 @@ from marlin.errors import (
     CheckpointNotFoundError,
     CheckpointUnsafeError,
 )
-from marlin.primitives import CODES_PER_WORD, dtype_name
 from marlin.safetensors_reader import (
     PICKLE_SUFFIXES,
     SafetensorsFile,
@@ -32,17 +27,13 @@ from marlin.safetensors_reader import (
     parse_json_object,
 )
 
-__all__ = ["WEIGHTS_NAME", "CheckpointFiles", "CheckpointInfo", "TensorInfo", "describe"]
+__all__ = ["WEIGHTS_NAME", "CheckpointFiles"]
 
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
 CONFIG_NAME = "config.json"
 MAX_JSON_BYTES = 16 << 20  # an index of 100 000 tensors takes 10 MB
 MAX_SHARDS = 1000  # each is an open file
-
-# What belongs to a packed weight and counts no parameters of its own.
-PACKED_SUFFIX = ".qweight"
-COMPANION_SUFFIXES = (".scales", ".qzeros", ".g_idx")
 
 
 class CheckpointFiles:
@@ -142,118 +133,6 @@ class CheckpointFiles:
                 )
             tied[name] = target
         return tied
-
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """One tensor of a checkpoint; `file` is relative to the folder."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    bytes: int
-    file: str
-
-
-@dataclass(frozen=True)
-class CheckpointInfo:
-    """What a checkpoint holds; `print` shows a summary.
-
-    bytes: of all tensors, without headers.
-    parameters: values as the float model has them, buffers included: each 4-bit weight is one;
-        padding, scales and zero points are none.
-    quantization: the `quantization_config`, whatever wrote it; None for a float checkpoint.
-    """
-
-    path: str
-    files: tuple[str, ...]
-    bytes: int
-    parameters: int
-    quantization: dict[str, Any] | None
-    metadata: Mapping[str, str]
-    tensors: tuple[TensorInfo, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain dicts, lists, strings and numbers."""
-        return {
-            "path": self.path,
-            "files": list(self.files),
-            "bytes": self.bytes,
-            "parameters": self.parameters,
-            "quantization": self.quantization,
-            "metadata": dict(self.metadata),
-            "tensors": [{**asdict(tensor), "shape": list(tensor.shape)} for tensor in self.tensors],
-        }
-
-    def __str__(self) -> str:
-        by_dtype: dict[str, tuple[int, int]] = {}
-        for tensor in self.tensors:
-            count, total = by_dtype.get(tensor.dtype, (0, 0))
-            by_dtype[tensor.dtype] = (count + 1, total + tensor.bytes)
-        config = self.quantization
-        lines = [
-            self.path,
-            f"  {self.parameters} parameters, {len(self.tensors)} tensors, "
-            f"{self.bytes / 1e6:.3f} MB in {len(self.files)} file(s)",
-            "  quantization: none"
-            if config is None
-            else f"  quantization: {config.get('quant_method')}, {config.get('bits')} bits, "
-            f"group size {config.get('group_size')}",
-        ]
-        lines += [
-            f"  {dtype:<14} {count:>6} tensors {total / 1e6:>12.3f} MB"
-            for dtype, (count, total) in sorted(by_dtype.items())
-        ]
-        return "\n".join(lines)
-
-
-def describe(files: CheckpointFiles) -> CheckpointInfo:
-    """Sums up the headers of `files`."""
-    folder = files.path if files.path.is_dir() else files.path.parent
-    tensors = []
-    for name in files.names:
-        entry = files.entry(name)
-        tensors.append(
-            TensorInfo(
-                name=name,
-                dtype=dtype_name(entry.dtype),
-                shape=entry.shape,
-                bytes=entry.nbytes,
-                file=str(files.file_of(name).relative_to(folder)),
-            )
-        )
-    return CheckpointInfo(
-        path=str(files.path),
-        files=tuple(sorted({tensor.file for tensor in tensors})),
-        bytes=sum(tensor.bytes for tensor in tensors),
-        parameters=_count_parameters(files),
-        quantization=files.quantization,
-        metadata=files.metadata,
-        tensors=tuple(tensors),
-    )
-
-
-def _count_parameters(files: CheckpointFiles) -> int:
-    modules = (files.quantization or {}).get("modules")
-    modules = modules if isinstance(modules, Mapping) else {}
-    total = 0
-    for name in files.names:
-        entry = files.entry(name)
-        layer, _, kind = name.rpartition(".")
-        packed = f"{layer}{PACKED_SUFFIX}" if layer else kind
-        if f".{kind}" == PACKED_SUFFIX and entry.dtype == torch.int32:
-            sizes = modules.get(layer)
-            features = [
-                sizes.get(key) if isinstance(sizes, Mapping) else None
-                for key in ("in_features", "out_features")
-            ]
-            if all(isinstance(size, int) for size in features):
-                total += math.prod(features)  # type: ignore[arg-type]
-            else:
-                total += math.prod(entry.shape) * CODES_PER_WORD
-        elif f".{kind}" not in COMPANION_SUFFIXES or packed not in files:
-            total += math.prod(entry.shape)
-    return total
 
 
 def _refuse_pickle(path: Path) -> None:

@@ -32,6 +32,7 @@ NUMERICS = [
     "quantization_config",
     "model_state",
     "checkpoint_files",
+    "checkpoint_info",
     "checkpoint",
     "classic",
 ]
