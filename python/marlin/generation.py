@@ -76,7 +76,8 @@ def generate(
     Arguments are checked at once; the model runs when chunks are asked for.
 
     model: a causal LM of transformers, in eval mode; `tokenizer`: its tokenizer.
-    prompts: one text or several; several run as one batch. An empty text starts a new document.
+    prompts: one text or several; several run as one batch, which computes what each would alone,
+        up to the rounding of the model's dtype. An empty text starts a new document.
     max_new_tokens: most tokens of each sequence; the end of the model's context ends one, too.
     temperature: 0 takes the likeliest token; above, logits are divided by it.
     top_p: in (0, 1]: only the likeliest tokens that together reach this probability.

@@ -192,10 +192,15 @@ def load_model(
     )
     tokenizer = transformers_loading.read_tokenizer(folder)
     loaded = LoadedModel(str(path), model, tokenizer)
-    if quantize is not None:
-        # On the CPU, before the move: the device then never holds the float weights.
-        loaded.quantize(progress=report, **quantize)
-    nn.Module.to(model, wanted_device)
+    try:
+        if quantize is not None:
+            # On the CPU, before the move: the device then never holds the float weights.
+            loaded.quantize(progress=report, **quantize)
+        nn.Module.to(model, wanted_device)
+    except BaseException:
+        # The traceback refers to the model for as long as somebody keeps the error.
+        loaded.dispose()
+        raise
     return loaded
 
 

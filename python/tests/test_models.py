@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, LlamaForCausalLM
 from transformers.utils import logging as transformers_logging
 
 import marlin
@@ -197,6 +198,22 @@ def test_loading_can_be_cancelled_in_every_phase(folder: Path, phase: str) -> No
 
     with pytest.raises(CancelledError):
         load_model(folder, quantize={}, progress=cancel)
+
+
+def test_loading_that_is_cancelled_keeps_no_weights_while_the_error_is_kept(folder: Path) -> None:
+    def cancel(phase: str, done: int, total: int, text: str) -> None:
+        if phase == "quantize":
+            raise CancelledError("The call was cancelled.")
+
+    def holding() -> int:
+        models = [item for item in gc.get_objects() if type(item) is LlamaForCausalLM]
+        return sum(any(True for _ in model.parameters()) for model in models)
+
+    before = holding()
+    with pytest.raises(CancelledError) as kept:
+        load_model(folder, quantize={}, progress=cancel)
+    assert holding() == before
+    assert kept.value.code == "cancelled"
 
 
 def test_quantizing_that_is_cancelled_leaves_a_model_that_runs(folder: Path) -> None:
