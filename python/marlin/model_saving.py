@@ -46,11 +46,11 @@ def write_folder(
         _write(model, fresh, progress)
         tokenizer.save_pretrained(fresh)
         size = sum(file.stat().st_size for file in fresh.iterdir())
+        progress("save", size, size, "")
         _put_in_place(fresh, path)
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
-    progress("save", size, size, "")
     return size
 
 

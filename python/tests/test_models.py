@@ -166,9 +166,13 @@ def test_overwrite_replaces_nothing_but_a_model(folder: Path, tmp_path: Path) ->
     assert (tmp_path / "diary.txt").read_text() == "dear diary"
 
 
-def test_saving_that_is_cancelled_leaves_nothing(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("at_the_end", [False, True])
+def test_saving_that_is_cancelled_leaves_nothing(
+    folder: Path, tmp_path: Path, at_the_end: bool
+) -> None:
     def cancel(phase: str, done: int, total: int, text: str) -> None:
-        raise CancelledError("The call was cancelled.")
+        if done == total or not at_the_end:
+            raise CancelledError("The call was cancelled.")
 
     for loaded in (load_model(folder), load_model(folder, quantize={})):
         with pytest.raises(CancelledError):
