@@ -30,9 +30,13 @@ const IPC_PATH_BYTES = 107;
  */
 const RECONNECT_MS = 3_600_000;
 
+/** How long an observer that is not used any more is kept, see `retire`. */
+const RETIRED_MS = 1000;
+
 // One context for all sockets of this thread. `blocky: false` and `linger: 0`: a message to a dead peer must not keep
 // the process from exiting.
 let context: Context | undefined;
+const retired = new Set<Observer>();
 
 /**
  * Connects to the worker that listens at `endpoint`; waits for it to begin listening, up to `connectTimeout`.
@@ -84,18 +88,29 @@ async function attempt(endpoint: string, limits: Limits, ended: AbortSignal): Pr
     maxMessageSize: limits.max_frame_bytes,
     reconnectInterval: RECONNECT_MS,
   });
-  const observer = new Observer(socket);
-  const giveUp = (): void => observer.close();
-  ended.addEventListener("abort", giveUp);
   let isConnected = false;
+  let observer: Observer | undefined;
+  const giveUp = (): void => observer?.close();
+  ended.addEventListener("abort", giveUp);
   try {
+    observer = new Observer(socket);
     socket.connect(endpoint);
     isConnected = await shakesHands(observer, endpoint);
     return isConnected ? new ZeromqTransport(socket, observer, endpoint) : undefined;
   } finally {
     ended.removeEventListener("abort", giveUp);
     if (!isConnected) socket.close();
+    if (!isConnected && observer !== undefined) retire(observer);
   }
+}
+
+/**
+ * Keeps an observer from being collected before ZeroMQ has let go of it. zeromq.js names the events' channel after the
+ * observer's address in memory; a new observer at the address of one that was just collected would find its name taken.
+ */
+function retire(observer: Observer): void {
+  retired.add(observer);
+  setTimeout(() => retired.delete(observer), RETIRED_MS).unref();
 }
 
 /** Resolves with true when peer and socket have agreed to talk, with false when there is no peer. */
@@ -231,8 +246,13 @@ class ZeromqTransport implements Transport {
    */
   #rest(): void {
     if (this.#isReceiving || !this.#isWatching || this.closed) return;
-    this.#observer = new Observer(this.#socket);
-    this.#isWatching = false;
+    retire(this.#observer);
+    try {
+      this.#observer = new Observer(this.#socket);
+      this.#isWatching = false;
+    } catch (cause) {
+      this.#fail(new ConnectionClosedError(`The connection to \`${this.#endpoint}\` cannot be observed.`, { cause }));
+    }
   }
 
   close(): void {
@@ -245,6 +265,7 @@ class ZeromqTransport implements Transport {
     clearTimeout(this.#restTimer);
     this.#rejectOutgoing(error);
     this.#observer.close();
+    retire(this.#observer);
     this.#socket.close();
   }
 
