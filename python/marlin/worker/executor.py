@@ -69,6 +69,10 @@ class Executor:
                 call.state = "waiting"
                 self._queue.put(call)
 
+    def resume(self, call: RunningCall) -> None:
+        """Lets a stream go on that waited for a slow client."""
+        self.add_credit(call, 0)
+
     def cancel(self, call: RunningCall) -> bool:
         """Cancels; True when the call had not begun and so has ended here, without a reply."""
         call.context.cancel()
@@ -106,7 +110,8 @@ class Executor:
             call.state = "done"
             return
         with self._lock:
-            if call.credit > 0 or call.context.cancelled:
+            may_go_on = call.credit > 0 and not call.session.is_slow
+            if may_go_on or call.context.cancelled:
                 call.state = "waiting"
                 self._queue.put(call)
             else:

@@ -19,17 +19,28 @@ __all__ = ["Sender"]
 
 _log = logging.getLogger(__name__)
 
-# A client that grants credit without end and does not read must not fill our memory.
+# From here on the client's streams wait for it: credit is for what it can take, not for our memory.
+_SLOW_BACKLOG: Final = 256
+# What cannot wait, answers to refused messages above all, must not fill our memory either.
 _MAX_BACKLOG: Final = 10_000
 
 
 class Sender:
     """`outbox` is open to every thread; the rest is the I/O thread's."""
 
-    def __init__(self, router: Router, on_gone: Callable[[Session], None]) -> None:
-        """`on_gone` is called for a client that has left, or that does not read at all."""
+    def __init__(
+        self,
+        router: Router,
+        on_gone: Callable[[Session], None],
+        on_caught_up: Callable[[Session], None],
+    ) -> None:
+        """`on_gone` is called for a client that has left, or that does not read at all.
+
+        `on_caught_up` is called when a client has read what made its session slow.
+        """
         self._router = router
         self._on_gone = on_gone
+        self._on_caught_up = on_caught_up
         self.outbox: deque[Outgoing] = deque()
 
     def flush(self, sessions: Iterable[Session]) -> None:
@@ -49,6 +60,8 @@ class Sender:
         if not session.backlog and self._try_send(outgoing):
             return
         session.backlog.append(outgoing)
+        if len(session.backlog) > _SLOW_BACKLOG:
+            session.is_slow = True
         if len(session.backlog) > _MAX_BACKLOG:
             _log.warning("A client has left %d messages unread; it is dropped", _MAX_BACKLOG)
             self._on_gone(session)
@@ -60,6 +73,9 @@ class Sender:
             if not self._try_send(outgoing):
                 session.backlog.appendleft(outgoing)
                 return
+        if session.is_slow:
+            session.is_slow = False
+            self._on_caught_up(session)
 
     def _try_send(self, outgoing: Outgoing) -> bool:
         """False when the client does not read; a message to a client that left is dropped."""

@@ -66,7 +66,7 @@ class Server:
         self._arena_session: Session | None = None
         self._arena_is_taken = arena is None
         self._stranger = MessageReader(limits, HandleTable(), None)
-        self._sender = Sender(router, self._close)
+        self._sender = Sender(router, self._close, self._resume_streams)
         self._probes = 0
         self._next_probe = 0.0
         self._stopping = False
@@ -127,7 +127,9 @@ class Server:
             self._probes -= 1
             self._next_probe = time.monotonic() + _PROBE_SECONDS
             for session in list(self._sessions.values()):
-                self._sender.say(session, protocol.Release())
+                # One with a backlog is tried again anyway.
+                if not session.backlog:
+                    self._sender.say(session, protocol.Release())
 
     # Messages
 
@@ -281,6 +283,10 @@ class Server:
     def _end_call(self, call: RunningCall, code: str, text: str) -> None:
         frames = [protocol.encode(protocol.ErrorReply(call.id, ErrorMap(code, text)))]
         self._sender.send(Outgoing(call.session, frames, call.id))
+
+    def _resume_streams(self, session: Session) -> None:
+        for call in session.calls.values():
+            self.executor.resume(call)
 
     # The end
 

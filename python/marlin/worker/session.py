@@ -39,6 +39,8 @@ class Session:
         self.calls: dict[int, RunningCall] = {}
         # What the socket did not take, because the client does not read.
         self.backlog: deque[Outgoing] = deque()
+        # Set while the backlog is long: streams wait then, whatever credit they have.
+        self.is_slow = False
         self.is_closed = False
 
     def stats(self) -> dict[str, int]:

@@ -10,6 +10,7 @@ import torch
 
 closed: list[str] = []
 died_in: list[str] = []
+said: list[int] = []
 
 
 def wait_on(fifo: str) -> str:
@@ -24,9 +25,11 @@ def count(upto: int) -> Iterator[int]:
         closed.append("count")
 
 
-def items_of(fifos: list[str]) -> Iterator[str]:
-    for fifo in fifos:
-        yield wait_on(fifo)
+def count_aloud(upto: int) -> Iterator[int]:
+    """`said` grows with each item, so that another client sees how far this is."""
+    for number in range(upto):
+        said.append(number)
+        yield number
 
 
 def fail_after(items: int) -> Iterator[int]:

@@ -38,7 +38,6 @@ _MESSAGES: list[dict[str, object]] = [
 _GOLDEN = [msgspec.msgpack.encode(message) for message in _MESSAGES]
 _SEED = 20
 _FLOOD = 20_000
-_UNREAD = 11_000
 _SAMPLE = "tests.worker.sample_module"
 
 
@@ -110,47 +109,62 @@ def test_a_worker_under_fire_answers_and_serves_the_others(
     assert "internal" not in codes
 
 
-def test_a_client_that_grants_credit_without_end_and_does_not_read_is_dropped(
+def _flood_with_items(deaf: WireClient, client: WireClient) -> int:
+    """Starts an endless stream that nobody reads, and returns once it waits for its reader."""
+    said = ref(client.call("python.get", _SAMPLE, ["said"]))
+    client.python(said, "clear")
+    stream = deaf.start("python.iterate", _SAMPLE, ["count_aloud"], [_FLOOD], credit=2**60)
+    before, now = -1, 0
+    # Calls take turns with streams: one that makes no progress between two calls is waiting.
+    while before != now or now == 0:
+        before, now = now, client.python("builtins", "len", said)
+    assert now < _FLOOD
+    return stream
+
+
+def test_a_stream_waits_for_a_client_that_does_not_read_and_loses_nothing(
     worker: WorkerProcess, client: WireClient
 ) -> None:
-    died_in = ref(client.call("python.get", _SAMPLE, ["died_in"]))
-    client.python(died_in, "clear")
     with WireClient(worker.endpoint) as deaf:
-        deaf.python(_SAMPLE, "Mortal")
-        deaf.start("python.iterate", "itertools", ["count"], [], credit=2**60)
-        # Every call takes its turn with the stream, so this lasts as many turns as fit in between.
-        while not client.call("python.value", died_in, []):
-            continue
-        deaf.send({"type": "ping", "id": 1})
-        while not isinstance(message := deaf.receive(), protocol.ErrorReply):
-            assert isinstance(message, protocol.Item)
-        assert message.error.code == "protocol_violation"
+        stream = _flood_with_items(deaf, client)
+        assert client.python("operator", "add", 2, 3) == 5
+        assert list(deaf.items(stream)) == list(range(_FLOOD))
 
 
 def test_a_client_may_vanish_with_messages_unread(
     worker: WorkerProcess, client: WireClient
 ) -> None:
-    died_in, closed = (
-        ref(client.call("python.get", _SAMPLE, [name])) for name in ("died_in", "closed")
-    )
+    died_in = ref(client.call("python.get", _SAMPLE, ["died_in"]))
     client.python(died_in, "clear")
-    client.python(closed, "clear")
     deaf = WireClient(worker.endpoint)
     deaf.python(_SAMPLE, "Mortal")
-    # More than the buffers hold, less than the worker bears.
-    deaf.start("python.iterate", _SAMPLE, ["count"], [_UNREAD], credit=_UNREAD + 1)
-    while not client.call("python.value", closed, []):
-        continue
+    _flood_with_items(deaf, client)
     deaf.close()
     while not client.call("python.value", died_in, []):
         continue
 
 
-def test_a_client_that_does_not_read_stops_nobody_and_loses_no_reply(
+def test_a_client_that_never_reads_is_dropped(worker: WorkerProcess, client: WireClient) -> None:
+    died_in = ref(client.call("python.get", _SAMPLE, ["died_in"]))
+    client.python(died_in, "clear")
+    with WireClient(worker.endpoint) as deaf:
+        deaf.python(_SAMPLE, "Mortal")
+        # Answers to refused calls can neither wait nor be dropped.
+        for _ in range(2 * _FLOOD):
+            deaf.start("no.such")
+        while not client.call("python.value", died_in, []):
+            continue
+        while (message := deaf.expect(protocol.ErrorReply)).error.code == "unknown_method":
+            continue
+        # The worker has forgotten its `hello`.
+        assert (message.id, message.error.code) == (None, "protocol_violation")
+
+
+def test_pongs_are_dropped_for_a_client_that_does_not_read_but_no_reply_is(
     worker: WorkerProcess, client: WireClient
 ) -> None:
     with WireClient(worker.endpoint) as deaf:
-        # More pongs than the buffers between the two hold; those that do not fit are dropped.
+        # More pongs than the buffers between the two hold.
         for number in range(_FLOOD):
             deaf.send({"type": "ping", "id": number})
         call = deaf.start("python.call", "operator", ["add"], [2, 3], {})
