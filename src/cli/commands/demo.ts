@@ -3,6 +3,7 @@
 import fs from "node:fs/promises";
 import path from "node:path";
 import type { Model } from "../../client/model.ts";
+import { CheckpointNotFoundError } from "../../errors.ts";
 import { BUNDLED_MODEL, type Context, loadModel, report, startWorker, type WorkerFlags } from "../context.ts";
 import { ExitCode } from "../exit.ts";
 import { formatBytes, formatChange, formatRatio, formatTable } from "../format.ts";
@@ -39,7 +40,7 @@ interface Kernel {
 /** One document: the model, both measurements, the kernel, and the text. */
 export async function demo(context: Context, flags: DemoFlags): Promise<number> {
   const { output, signal } = context;
-  const heldout = await fs.readFile(path.join(BUNDLED_MODEL, "heldout.txt"), "utf8");
+  const heldout = await readHeldout();
   await using worker = await startWorker(context, flags);
   await using model = await loadModel(context, worker, flags.model);
 
@@ -77,6 +78,17 @@ export async function demo(context: Context, flags: DemoFlags): Promise<number> 
     generated,
   });
   return ExitCode.ok;
+}
+
+async function readHeldout(): Promise<string> {
+  const file = path.join(BUNDLED_MODEL, "heldout.txt");
+  try {
+    return await fs.readFile(file, "utf8");
+  } catch (error) {
+    throw new CheckpointNotFoundError(`Expected the bundled model's text at ${file}, but it cannot be read.`, {
+      cause: error,
+    });
+  }
 }
 
 async function measurePerplexity(
