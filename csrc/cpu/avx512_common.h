@@ -1,5 +1,5 @@
-// Loads shared by the AVX-512 microkernels. Every function is static, so that each of their files
-// keeps its own copy and none can stand in for another file's.
+// Steps shared by the AVX-512 microkernels. Every function is static or always inlined, so that
+// each of their files keeps its own copy and none can stand in for another file's.
 #pragma once
 
 #include <immintrin.h>
@@ -74,10 +74,35 @@ inline constexpr int kVectors =
 // activations: 28 GB/s without, 32 with 2 KiB, 35 with 4 KiB, 39 with 8 KiB, which is what reading
 // alone reaches. Beyond the last word it may name memory that does not exist: a prefetch never
 // faults.
-[[maybe_unused]] static void prefetch_ahead(const uint32_t* words) {
+[[gnu::always_inline]] inline void prefetch_ahead(const uint32_t* words) {
   constexpr int kDistance = 8192;  // bytes
   const char* ahead = reinterpret_cast<const char*>(words) + kDistance;
   for (int line = 0; line < 4; ++line) _mm_prefetch(ahead + line * 64, _MM_HINT_T0);
+}
+
+// Asks for the scales and zero points of one group, for 64 columns from `first` on. They lie a
+// whole row of the scales apart from the next group's, which no hardware prefetcher follows:
+// without this, one row of 4096 x 4096 took 480 us instead of 240. NOTE: always inlined, because
+// GCC 12 takes a function that only prefetches for one without effect.
+[[gnu::always_inline]] inline void prefetch_group(const Weights& weights, int64_t group,
+                                                  int64_t first) {
+  const int64_t bytes = weights.scale_dtype == Dtype::kFloat32 ? 4 : 2;
+  const char* scales =
+      static_cast<const char*>(weights.scales) + (group * weights.n + first) * bytes;
+  for (int64_t at = 0; at < kBlockColumns * bytes; at += 64) {
+    _mm_prefetch(scales + at, _MM_HINT_T0);
+  }
+  if (weights.zeros != nullptr) {
+    _mm_prefetch(reinterpret_cast<const char*>(weights.zeros + (group * weights.n + first) / 8),
+                 _MM_HINT_T0);
+  }
+}
+
+// Groups between the one asked for and the one in work: about a microsecond at one row.
+inline constexpr int64_t kGroupsAhead = 8;
+
+[[gnu::always_inline]] inline void prefetch_first_groups(const Weights& weights, int64_t first) {
+  for (int64_t group = 0; group < kGroupsAhead; ++group) prefetch_group(weights, group, first);
 }
 
 // tile = sums * scale for the first segment, tile += sums * scale for the others.

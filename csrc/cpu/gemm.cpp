@@ -74,7 +74,7 @@ void gemm(const Microkernel& kernel, const GemmArguments& arguments, int threads
   for (int64_t chunk = 0; chunk < arguments.m; chunk += plan.chunk_rows) {
     const int64_t rows = std::min(plan.chunk_rows, arguments.m - chunk);
 
-    run_tasks(rows, rows == 1 ? 1 : plan.workers, parallel_for, [&](int64_t r) {
+    run_tasks(rows, plan.prepare_workers, parallel_for, [&](int64_t r) {
       const ActivationRow row = {
           at(arguments.a, arguments.dtype, (chunk + r) * arguments.a_row_stride), arguments.dtype,
           arguments.a_count};

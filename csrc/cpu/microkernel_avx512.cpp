@@ -85,8 +85,10 @@ void multiply_rows(const Weights& weights, int64_t block, const float* panels, i
   const float* a = panels;
   const float* segment_sums = panels + weights.k;
 
+  avx512::prefetch_first_groups(weights, first);
   for (int64_t begin = 0; begin < weights.k; begin += segment, ++segment_sums) {
     const int64_t group = begin / weights.group_size;
+    avx512::prefetch_group(weights, group + avx512::kGroupsAhead, first);
     __m512 sums[rows][kVectors];
     for (int v = 0; v < kVectors; ++v) {
       const __m512 zero = avx512::load_zeros(weights, group, first + v * kLanes);

@@ -87,8 +87,10 @@ void multiply_rows(const Weights& weights, int64_t block, const uint16_t* panels
   const uint16_t* a = panels;
   const __m512 offset = _mm512_set1_ps(128.0f);
 
+  avx512::prefetch_first_groups(weights, first);
   for (int64_t begin = 0; begin < weights.k; begin += segment) {
     const int64_t group = begin / weights.group_size;
+    avx512::prefetch_group(weights, group + avx512::kGroupsAhead, first);
     __m512 sums[rows][kVectors];
     for (int v = 0; v < kVectors; ++v) {
       const __m512 zero =

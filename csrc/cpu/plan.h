@@ -20,6 +20,7 @@ struct Plan {
   int rows_per_pass;      // <= max_rows; the last pass of a chunk may have fewer
   int64_t rows_per_task;  // a multiple of rows_per_pass
   int workers;            // threads that share the tasks
+  int prepare_workers;    // threads that share the preparation of the panels
 };
 
 // Expects m, n, k, max_rows, threads >= 1.

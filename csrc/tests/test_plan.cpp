@@ -25,6 +25,8 @@ MARLIN_TEST(plan_covers_all_rows_within_the_limits) {
           expect(plan.rows_per_task >= plan.rows_per_pass, "task", where());
           expect(plan.rows_per_task % plan.rows_per_pass == 0, "whole passes", where());
           expect(plan.workers >= 1 && plan.workers <= threads, "workers", where());
+          expect(plan.prepare_workers >= 1 && plan.prepare_workers <= plan.workers,
+                 "prepare_workers", where());
           expect(
               ceil_div(plan.chunk_rows, plan.rows_per_pass) == ceil_div(plan.chunk_rows, max_rows),
               "equal passes are as few as full ones", where());
@@ -42,6 +44,9 @@ MARLIN_TEST(plan_makes_equal_passes) {
 
 MARLIN_TEST(plan_wakes_no_thread_for_small_work) {
   expect(make_plan({1, 256, 256, 6, 8}).workers == 1, "a 256 x 256 row is serial");
+  expect(make_plan({1, 1024, 1024, 6, 8}).workers == 1, "half a MiB of weights is serial");
+  expect(make_plan({16, 4096, 4096, 6, 8}).prepare_workers == 1, "16 rows are prepared serially");
+  expect(make_plan({512, 4096, 4096, 6, 8}).prepare_workers == 8, "512 rows are shared");
   expect(make_plan({1, 4096, 4096, 6, 8}).workers == 8, "a 4096 x 4096 row uses all threads");
 }
 
