@@ -13,6 +13,9 @@ const RANDOM_LETTERS = 6;
 /** `sun_path` has 108 bytes, the last of them a zero. */
 const MAX_PATH_BYTES = 107;
 
+/** Folders that this process still has to remove. */
+const made = new Set<string>();
+
 /** A new folder of mode 0700, and the endpoint in it. */
 export interface EndpointDirectory {
   readonly endpoint: string;
@@ -39,13 +42,26 @@ export function makeEndpointDirectory(
     try {
       // mkdtemp gives the mode 0700 by itself.
       const directory = mkdtempSync(path.join(parent, PREFIX));
+      if (made.size === 0) process.once("exit", removeAll);
+      made.add(directory);
       return {
         endpoint: `ipc://${path.join(directory, SOCKET_NAME)}`,
-        remove: () => rmSync(directory, { recursive: true, force: true }),
+        remove: () => removeOne(directory),
       };
     } catch (error) {
       reasons.push(error instanceof Error ? error.message : String(error));
     }
   }
   throw new WorkerStartError(`No folder for the worker's socket could be made: ${reasons.join("; ")}.`);
+}
+
+function removeOne(directory: string): void {
+  rmSync(directory, { recursive: true, force: true });
+  made.delete(directory);
+  if (made.size === 0) process.off("exit", removeAll);
+}
+
+/** For a program that ends while its worker is still starting. */
+function removeAll(): void {
+  for (const directory of made) removeOne(directory);
 }
