@@ -1,4 +1,4 @@
-"""Every error of the package, with its stable code (docs/errors.md; the same codes as src/errors.ts)."""
+"""Every error of the package with its stable code: docs/errors.md; the same as src/errors.ts."""
 
 from __future__ import annotations
 
