@@ -5,6 +5,7 @@ import fs from "node:fs";
 import path from "node:path";
 import { howToInstall } from "../steps/advice.mjs";
 import { runStep, StepError } from "../steps/step.mjs";
+import { ensureBuildTools } from "./packages.mjs";
 import { ROOT } from "./paths.mjs";
 import { clearStamp, hashInputs, isStamped, writeStamp } from "./stamp.mjs";
 
@@ -26,12 +27,14 @@ export async function ensureExtension({ info, force = false, signal }) {
   });
   if (!force && isStamped(NAME, hash) && hasLibrary()) return;
   requireCompiler();
+  const tools = await ensureBuildTools({ info, signal });
   clearStamp(NAME);
   await runStep({
     name: "build-ext",
     label: "Building the operators (csrc)",
     command: info.executable,
     args: ["setup.py", "build_ext", "--inplace"],
+    env: { ...process.env, ...tools },
     signal,
   });
   writeStamp(NAME, hash);

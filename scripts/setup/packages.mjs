@@ -9,7 +9,7 @@ import { ROOT, STATE, VENV, VENV_PYTHON } from "./paths.mjs";
 import { describe, isAtLeast, parseVersion, probePython } from "./python.mjs";
 import { clearStamp, hashInputs, isStamped, writeStamp } from "./stamp.mjs";
 
-/** What the worker and the build of its operators need: name -> oldest version. pyproject.toml says the same (a test compares). */
+/** What the worker needs: name -> oldest version. pyproject.toml says the same (a test compares). */
 export const RUNTIME = {
   torch: "2.10",
   numpy: "",
@@ -18,8 +18,10 @@ export const RUNTIME = {
   tokenizers: "",
   pyzmq: "26",
   msgspec: "0.19",
-  setuptools: "77",
 };
+
+/** What setup.py needs, which builds the operators. */
+export const BUILD = { setuptools: "77" };
 
 /** What `npm test` needs besides. */
 export const DEVELOPMENT = {
@@ -33,6 +35,8 @@ export const DEVELOPMENT = {
 
 /** While this exists, .venv is being made or changed; found at a start, it means that work was cut off. */
 const INCOMPLETE = path.join(STATE, "venv-incomplete");
+/** Build tools for a Python that has none recent enough, and in which they must not be replaced. */
+const BUILD_TOOLS = path.join(STATE, "build-tools");
 const STAMP_FOLDER = path.join(VENV, ".stamps");
 
 /** True if there is no .venv that works: none, one cut off while being made, or one whose Python is gone. */
@@ -62,7 +66,10 @@ export async function ensureOwnPackages({ base, development, signal }) {
   if (info === undefined) {
     throw new StepError("`.venv/bin/python` does not run.\nWhat to do: remove .venv and start again.");
   }
-  for (const [name, wanted] of [["runtime", RUNTIME], ...(development ? [["development", DEVELOPMENT]] : [])]) {
+  for (const [name, wanted] of [
+    ["runtime", { ...RUNTIME, ...BUILD }],
+    ...(development ? [["development", DEVELOPMENT]] : []),
+  ]) {
     const hash = hashInputs({
       files: ["constraints.txt"],
       values: { packages: JSON.stringify(wanted), abi: info.abi },
@@ -97,11 +104,7 @@ export async function ensureGivenPackages({ info, development, signal, announce 
     );
   }
   if (missing.length === 0) return info;
-  if (!info.hasPip) {
-    throw new StepError(
-      `${describe(info)} has no pip, and lacks: ${missing.join(", ")}.\nWhat to do: install them with the tool that made the environment, e.g. uv pip install --python ${info.executable} ${missing.join(" ")}`,
-    );
-  }
+  requirePip(info, missing);
   announce(
     `Into ${describe(info)}, whose torch ${info.packages.torch} and other packages stay as they are: ${missing.join(", ")}`,
   );
@@ -115,6 +118,32 @@ export async function ensureGivenPackages({ info, development, signal, announce 
     signal,
   });
   return probePython(info.executable) ?? info;
+}
+
+/**
+ * Makes sure that setup.py can run, without touching the Python it runs in.
+ * @param {{ info: import("./python.mjs").PythonInfo, signal?: AbortSignal }} options
+ * @returns {Promise<NodeJS.ProcessEnv>} what to add to the environment of the build
+ */
+export async function ensureBuildTools({ info, signal }) {
+  const { missing, outdated } = comparePackages(BUILD, info.packages);
+  if (missing.length === 0 && outdated.length === 0) return {};
+  const stamp = hashInputs({ files: ["constraints.txt"], values: { build: JSON.stringify(BUILD) } });
+  if (!isStamped("build-tools", stamp) || !fs.existsSync(BUILD_TOOLS)) {
+    const wanted = requirements(BUILD);
+    requirePip(info, wanted);
+    clearStamp("build-tools");
+    fs.rmSync(BUILD_TOOLS, { recursive: true, force: true });
+    await runStep({
+      name: "pip-build",
+      label: "Installing build tools beside this Python",
+      ...pip(info.executable, ["-c", path.join(ROOT, "constraints.txt"), "--target", BUILD_TOOLS, ...wanted]),
+      signal,
+    });
+    writeStamp("build-tools", stamp);
+  }
+  const inherited = process.env.PYTHONPATH;
+  return { PYTHONPATH: inherited ? `${BUILD_TOOLS}${path.delimiter}${inherited}` : BUILD_TOOLS };
 }
 
 /**
@@ -143,6 +172,13 @@ export function freeze(installed) {
 function markIncomplete() {
   fs.mkdirSync(STATE, { recursive: true });
   fs.writeFileSync(INCOMPLETE, "");
+}
+
+function requirePip(info, wanted) {
+  if (info.hasPip) return;
+  throw new StepError(
+    `${describe(info)} has no pip, and lacks: ${wanted.join(", ")}.\nWhat to do: install them with the tool that made the environment, e.g. uv pip install --python ${info.executable} ${wanted.join(" ")}`,
+  );
 }
 
 function requirements(wanted) {

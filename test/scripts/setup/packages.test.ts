@@ -1,6 +1,6 @@
 import fs from "node:fs";
 import { expect, test } from "vitest";
-import { comparePackages, DEVELOPMENT, freeze, RUNTIME } from "../../../scripts/setup/packages.mjs";
+import { BUILD, comparePackages, DEVELOPMENT, freeze, RUNTIME } from "../../../scripts/setup/packages.mjs";
 
 const readLines = (file: string): string[] => fs.readFileSync(file, "utf8").split("\n");
 
@@ -20,12 +20,12 @@ test("every installed package is frozen at its exact version", () => {
 
 test("pyproject.toml asks for the same packages in the same versions", () => {
   const text = fs.readFileSync("pyproject.toml", "utf8");
-  for (const [name, oldest] of Object.entries({ ...RUNTIME, ...DEVELOPMENT })) {
+  for (const [name, oldest] of Object.entries({ ...RUNTIME, ...BUILD, ...DEVELOPMENT })) {
     expect(text).toContain(`"${name}${oldest === "" ? "" : `>=${oldest}`}"`);
   }
 });
 
 test("constraints.txt pins every package that set-up installs, and no other", () => {
   const pinned = readLines("constraints.txt").flatMap((line) => /^([\w-]+)==/.exec(line)?.[1] ?? []);
-  expect([...new Set(pinned)].sort()).toEqual(Object.keys({ ...RUNTIME, ...DEVELOPMENT }).sort());
+  expect([...new Set(pinned)].sort()).toEqual(Object.keys({ ...RUNTIME, ...BUILD, ...DEVELOPMENT }).sort());
 });
