@@ -3,7 +3,6 @@ installs nothing, and runs on any Python 3, so that one too old can say so."""
 
 import importlib.util
 import json
-import os
 import sys
 import sysconfig
 
@@ -18,7 +17,8 @@ def installed_packages():
         name = distribution.metadata["Name"]
         # The first on sys.path is the one that an import finds.
         if name and distribution.version:
-            packages.setdefault(name.lower().replace("_", "-").replace(".", "-"), distribution.version)
+            normalised = name.lower().replace("_", "-").replace(".", "-")
+            packages.setdefault(normalised, distribution.version)
     return packages
 
 
@@ -28,10 +28,8 @@ json.dump(
         "version": list(sys.version_info[:3]),
         "abi": sysconfig.get_config_var("SOABI") or sys.implementation.cache_tag,
         "bits": 64 if sys.maxsize > 2**32 else 32,
-        "isVirtual": sys.prefix != sys.base_prefix,
         "hasVenv": all(importlib.util.find_spec(name) for name in ("venv", "ensurepip")),
         "hasPip": importlib.util.find_spec("pip") is not None,
-        "hasHeaders": os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Python.h")),
         "packages": installed_packages(),
     },
     sys.stdout,

@@ -26,10 +26,8 @@ const BASE_NAMES = ["python3", "python3.13", "python3.12", "python3.11", "python
  * @property {[number, number, number]} version
  * @property {string} abi
  * @property {number} bits
- * @property {boolean} isVirtual
  * @property {boolean} hasVenv
  * @property {boolean} hasPip
- * @property {boolean} hasHeaders
  * @property {Record<string, string>} packages normalised name -> version
  */
 

@@ -16,10 +16,8 @@ const info = (changes: Partial<Info> = {}): Info => ({
   version: [3, 11, 7],
   abi: "cpython-311",
   bits: 64,
-  isVirtual: false,
   hasVenv: true,
   hasPip: true,
-  hasHeaders: true,
   packages: { torch: "2.11.0+cu128" },
   ...changes,
 });
