@@ -2,10 +2,12 @@
 // Knows neither sockets nor the arena.
 //
 // The msgpack here is our own. A control frame has to be walked in full before anything may be built from it (depth,
-// counts, lengths, extension codes), and a value has to be walked in full before it may be written (places of what
-// cannot travel, integers between 2^32 and 2^53, minus zero); with both walks in hand, building and writing along the
-// way costs less code and less time than a library behind them. A library's extension table would also be shared with
-// every other user of that library in the process, and codes 1 and 2 are everybody's first choice.
+// counts, lengths, extension codes, UTF-8), and a value before it may be written (places of what cannot travel, integers
+// between 2^32 and 2^53, minus zero); building and writing along these walks is a hundred lines more. msgpackr behind such
+// walks takes 0.70 us for a usual call each way, this takes 0.85 and 0.92 us (Node 20, x86-64), of a round trip of 45 us and
+// more; but its table of extensions is one for the whole process, so a program that uses msgpackr with a code 1 or 2
+// of its own and this package would break one another, and a native add-on would read what peers send. Tests hold the
+// two against each other.
 
 import { Budget, checkFrames } from "./codec/budget.ts";
 import { extensionReader, extensionWriter } from "./codec/extensions.ts";
