@@ -46,6 +46,9 @@ class DecodingBatch:
             # Without padding there is nothing to mask, and attention takes its faster path.
             self._mask = (slots >= start).long() if any(pads) else None
         self._cache = decoding_cache(model.config, width + steps)
+        # Where every layer is a recurrence nothing is left to hide after the first step, and such
+        # models would apply the mask to the new token.
+        self._is_recurrent = all(getattr(self._cache, "is_linear", [False]))
         parameters = inspect.signature(model.forward).parameters
         # transformers renamed the argument in 5.x.
         self._cache_name = "cache" if "cache" in parameters else "past_key_values"
@@ -68,6 +71,8 @@ class DecodingBatch:
         )
         if draws is not None:
             draws = draws.to(self._device)
+        if self._is_recurrent:
+            self._mask = None
         chosen = choose(output.logits[:, -1], draws, temperature, top_p)
         self._next = chosen.unsqueeze(1)
         self._length += 1
