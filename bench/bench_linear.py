@@ -39,7 +39,7 @@ class Implementation:
 
     name: str
     weight_bytes: int
-    call: Callable[[Tensor, int], Tensor]  # activations (m, k) bfloat16, number of the round
+    call: Callable[[Tensor, int], Tensor]  # activations (m, k) bfloat16, number of the call
 
 
 def main() -> None:
@@ -97,8 +97,8 @@ def bench_cell(
         cases[implementation.name] = bind(implementation, a)
     timings = interleave(
         cases,
-        budget=1.0 if quick else 4.0,
-        least_rounds=5 if quick else 11,
+        budget=1.0 if quick else 3.0,
+        least_rounds=5 if quick else 9,
         most_rounds=100,
     )
 

@@ -50,21 +50,25 @@ def interleave(
     least_rounds: int,
     most_rounds: int,
 ) -> Timings:
-    """Calls every case once per round with the number of the round, in an order that rotates.
+    """Times every case once per round, in an order that rotates; a case gets the number of its call.
 
-    The first round warms up and is not kept. Rounds go on until `budget` seconds have passed, but
-    at least `least_rounds` and at most `most_rounds`.
+    Before each timed call the same case is called once without the clock: the code of the layer
+    before is in the cache of a model too, and here the other cases have driven it out (which cost
+    100 us). The numbers differ, so that the data of the timed call is not the one just used.
+    The first round is not kept. Rounds go on until `budget` seconds have passed, but at least
+    `least_rounds` and at most `most_rounds`.
     """
     names = list(cases)
     seconds: dict[str, list[float]] = {name: [] for name in names}
-    for name in names:
-        cases[name](0)
     started = time.perf_counter()
-    for index in range(1, most_rounds + 1):
+    for index in range(most_rounds + 1):
         for name in names[index % len(names) :] + names[: index % len(names)]:
+            cases[name](2 * index)
             begin = time.perf_counter()
-            cases[name](index)
-            seconds[name].append(time.perf_counter() - begin)
+            cases[name](2 * index + 1)
+            elapsed = time.perf_counter() - begin
+            if index > 0:
+                seconds[name].append(elapsed)
         if index >= least_rounds and time.perf_counter() - started > budget:
             break
     return Timings(seconds)
