@@ -8,6 +8,7 @@ const OLDEST_TORCH = [2, 10];
 const PACKAGES = ["numpy", "safetensors", "transformers", "tokenizers", "pyzmq", "msgspec"];
 const COMPILERS = ["c++", "g++", "clang++"];
 const SET_UP = "npm start sets everything up (installed from npm: npm --prefix node_modules/marlin-torch start)";
+const BUILD = "npm run build:ext (installed from npm: npm --prefix node_modules/marlin-torch run build:ext)";
 
 /** Runs a program to its end; never rejects. */
 export type RunProgram = (command: string, args: readonly string[]) => Promise<ProgramResult>;
@@ -101,10 +102,10 @@ async function checkOperators(python: string, run: RunProgram): Promise<readonly
   const answer = readObject(result);
   if (answer === undefined) {
     const reason = result.stderr.trim().split("\n").at(-1) ?? "";
-    return [fail("operators", reason, "npm run build:ext"), skip("kernel", "the operators")];
+    return [fail("operators", reason, BUILD), skip("kernel", "the operators")];
   }
   if (answer.info === undefined) {
-    const advice = answer.code === "kernel_unavailable" ? "unset MARLIN_CPU_KERNEL" : "npm run build:ext";
+    const advice = answer.code === "kernel_unavailable" ? "unset MARLIN_CPU_KERNEL" : BUILD;
     return [fail("operators", String(answer.message), advice), skip("kernel", "the operators")];
   }
   const info = readMap(answer.info);
