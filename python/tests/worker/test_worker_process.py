@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from marlin.worker import protocol
+from marlin.worker.__main__ import main
 from tests.worker.wire_client import WireClient, WorkerProcess, ref
 
 _SOURCE = Path(__file__).parents[2]
@@ -129,15 +130,19 @@ def test_the_worker_dies_with_a_killed_parent(tmp_path: Path, state: str) -> Non
             path.unlink() if path.is_socket() else path.rmdir()
 
 
-def test_refuses_wrong_arguments() -> None:
-    for arguments in (
+@pytest.mark.parametrize(
+    "arguments",
+    [
         [],
         ["--endpoint", "ipc:///x/s", "--arena-fd", "3"],
         ["--endpoint", "ipc:///x/s", "--threads", "0"],
-    ):
-        ended = _run(*arguments)
-        assert ended.returncode == 2
-        assert "error:" in ended.stderr
+    ],
+)
+def test_refuses_wrong_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert "error:" in capsys.readouterr().err
 
 
 def test_refuses_to_listen_beyond_this_machine() -> None:
