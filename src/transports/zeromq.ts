@@ -30,13 +30,9 @@ const IPC_PATH_BYTES = 107;
  */
 const RECONNECT_MS = 3_600_000;
 
-/** How long an observer that is not used any more is kept, see `retire`. */
-const RETIRED_MS = 1000;
-
 // One context for all sockets of this thread. `blocky: false` and `linger: 0`: a message to a dead peer must not keep
 // the process from exiting.
 let context: Context | undefined;
-const retired = new Set<Observer>();
 
 /**
  * Connects to the worker that listens at `endpoint`; waits for it to begin listening, up to `connectTimeout`.
@@ -88,29 +84,31 @@ async function attempt(endpoint: string, limits: Limits, ended: AbortSignal): Pr
     maxMessageSize: limits.max_frame_bytes,
     reconnectInterval: RECONNECT_MS,
   });
-  let isConnected = false;
-  let observer: Observer | undefined;
-  const giveUp = (): void => observer?.close();
+  const observer = new Observer(socket);
+  // Ends the handshake, too: the observer is told.
+  const giveUp = (): void => socket.close();
   ended.addEventListener("abort", giveUp);
+  let isConnected = false;
   try {
-    observer = new Observer(socket);
     socket.connect(endpoint);
     isConnected = await shakesHands(observer, endpoint);
     return isConnected ? new ZeromqTransport(socket, observer, endpoint) : undefined;
   } finally {
     ended.removeEventListener("abort", giveUp);
-    if (!isConnected) socket.close();
-    if (!isConnected && observer !== undefined) retire(observer);
+    if (!isConnected) {
+      socket.close();
+      await readToEnd(observer);
+    }
   }
 }
 
 /**
- * Keeps an observer from being collected before ZeroMQ has let go of it. zeromq.js names the events' channel after the
- * observer's address in memory; a new observer at the address of one that was just collected would find its name taken.
+ * Reads an observer whose socket is closed or has another observer, until it closes itself. One that is closed or
+ * collected before it was told its end leaves sockets behind in ZeroMQ, for ever.
  */
-function retire(observer: Observer): void {
-  retired.add(observer);
-  setTimeout(() => retired.delete(observer), RETIRED_MS).unref();
+async function readToEnd(observer: Observer): Promise<void> {
+  let hasEnded = observer.closed;
+  while (!hasEnded) hasEnded = (await observer.receive()).type === "end";
 }
 
 /** Resolves with true when peer and socket have agreed to talk, with false when there is no peer. */
@@ -212,22 +210,17 @@ class ZeromqTransport implements Transport {
   /** A pending receive does not notice that the peer died (ZeroMQ hides it); its observer does. */
   async #watch(observer: Observer): Promise<void> {
     this.#isWatching = true;
-    try {
-      let event = await observer.receive();
-      while (event.type !== "disconnect") {
-        // Replaced in `#rest`.
-        if (event.type === "end") return;
-        event = await observer.receive();
-      }
-    } catch (cause) {
-      this.#fail(new ConnectionClosedError(`The connection to \`${this.#endpoint}\` cannot be observed.`, { cause }));
-      return;
+    for (;;) {
+      const event = await observer.receive();
+      if (event.type === "end") return;
+      if (event.type === "disconnect") void this.#lose();
     }
-    await this.#lose(new ConnectionClosedError(`The peer at \`${this.#endpoint}\` went away.`));
   }
 
   /** Fails what waits for a peer that is gone, but lets what it said last be received first. */
-  async #lose(reason: ConnectionClosedError): Promise<void> {
+  async #lose(): Promise<void> {
+    if (this.#failure !== undefined) return;
+    const reason = new ConnectionClosedError(`The peer at \`${this.#endpoint}\` went away.`);
     this.#gone = reason;
     this.#rejectOutgoing(reason);
     this.#socket.receiveTimeout = 0;
@@ -246,7 +239,6 @@ class ZeromqTransport implements Transport {
    */
   #rest(): void {
     if (this.#isReceiving || !this.#isWatching || this.closed) return;
-    retire(this.#observer);
     try {
       this.#observer = new Observer(this.#socket);
       this.#isWatching = false;
@@ -264,9 +256,8 @@ class ZeromqTransport implements Transport {
     this.#failure = error;
     clearTimeout(this.#restTimer);
     this.#rejectOutgoing(error);
-    this.#observer.close();
-    retire(this.#observer);
     this.#socket.close();
+    if (!this.#isWatching) void readToEnd(this.#observer);
   }
 
   #rejectOutgoing(error: ConnectionClosedError): void {

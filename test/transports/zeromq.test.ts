@@ -1,9 +1,10 @@
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
+import { setImmediate } from "node:timers/promises";
 import { pathToFileURL } from "node:url";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { CancelledError, ConnectError, ConnectionClosedError, InvalidArgumentError } from "../../src/errors.ts";
@@ -165,6 +166,27 @@ describe("a peer that is killed", () => {
     probe.close();
     replacement.close();
   });
+});
+
+test("connections that end leave no descriptor behind, whoever ends them and in whatever state", async () => {
+  const descriptors = (): number => readdirSync("/proc/self/fd").length;
+  const { endpoint, child } = await spawnEcho();
+  const cycle = async (): Promise<void> => {
+    (await connectZeromq(endpoint)).close();
+    const receiving = await connectZeromq(endpoint);
+    const pending = expect(receiving.receive()).rejects.toThrow(ConnectionClosedError);
+    receiving.close();
+    await pending;
+    await expect(connectZeromq(newEndpoint(), { connectTimeout: 50 })).rejects.toThrow(ConnectError);
+    const aborted = connectZeromq(newEndpoint(), { signal: AbortSignal.timeout(10) });
+    await expect(aborted).rejects.toThrow(CancelledError);
+  };
+  await cycle();
+  const before = descriptors();
+  for (let i = 0; i < 10; i++) await cycle();
+  // ZeroMQ closes on a thread of its own; the test's timeout bounds the wait.
+  while (descriptors() > before) await setImmediate();
+  child.kill("SIGKILL");
 });
 
 test("a frame beyond the limit ends the connection instead of filling memory", async () => {
