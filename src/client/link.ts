@@ -8,6 +8,7 @@ import { type CallOptions, checkCallOptions, watchDeadline } from "../session/de
 import { shakeHands } from "../session/handshake.ts";
 import { Session } from "../session/session.ts";
 import type { Transport } from "../transport.ts";
+import { untilListening } from "../transports/listening.ts";
 import { connectZeromq } from "../transports/zeromq.ts";
 import { type LogLine, startWorkerProcess, type WorkerExit, type WorkerProcess } from "../worker-process.ts";
 import { Connection } from "./connection.ts";
@@ -105,7 +106,7 @@ export async function spawnLink(options: SpawnOptions): Promise<Link> {
     };
     const process = startWorkerProcess({ python, threads, arena, env, onLog });
     try {
-      const { transport, welcome } = await reach(process, options);
+      const { transport, welcome } = await reachProcess(process, options);
       checkArena(welcome, arena);
       return attach(process, transport, welcome, arena, listeners);
     } catch (error) {
@@ -124,31 +125,51 @@ export async function connectLink(endpoint: string, options: ConnectOptions): Pr
   checkOptions(options, callRules, "Worker.connect");
   checkCallOptions(options, "Connecting to the worker");
   const { signal, timeout = CONNECT_TIMEOUT } = options;
-  const transport = await connectZeromq(endpoint, { connectTimeout: timeout, signal });
-  const welcome = await shakeHands(transport, { client: CLIENT, hasArena: false, signal, timeout });
-  return new Link(new Connection(new Session(transport, welcome), undefined, createHandle));
+  try {
+    const { transport, welcome } = await reach(endpoint, { hasArena: false, signal, timeout });
+    return new Link(new Connection(new Session(transport, welcome), undefined, createHandle));
+  } catch (error) {
+    if (!(error instanceof TimeoutError)) throw error;
+    throw new ConnectError(`No worker answered at \`${endpoint}\` within ${timeout} ms.`, { cause: error });
+  }
 }
 
-/** The transport to a worker that is starting, once it has said welcome. */
+interface ReachOptions extends CallOptions {
+  readonly hasArena: boolean;
+  readonly timeout: number;
+}
+
+/** The transport to a worker, once it has said welcome; `attempt` can be aborted from outside. */
 async function reach(
+  endpoint: string,
+  { hasArena, signal, timeout }: ReachOptions,
+  attempt: AbortController = new AbortController(),
+): Promise<{ readonly transport: Transport; readonly welcome: WelcomeMessage }> {
+  const stop = watchDeadline({ signal, timeout }, "Connecting to the worker", (error) => attempt.abort(error));
+  try {
+    await untilListening(endpoint, attempt.signal);
+    const transport = await connectZeromq(endpoint, { connectTimeout: timeout, signal: attempt.signal });
+    const welcome = await shakeHands(transport, { client: CLIENT, hasArena, signal: attempt.signal });
+    return { transport, welcome };
+  } catch (error) {
+    throw attempt.signal.aborted ? attempt.signal.reason : error;
+  } finally {
+    stop();
+  }
+}
+
+/** The transport to a worker that is starting; says why it did not start. */
+async function reachProcess(
   process: WorkerProcess,
   { signal, timeout = SPAWN_TIMEOUT }: SpawnOptions,
 ): Promise<{ readonly transport: Transport; readonly welcome: WelcomeMessage }> {
   const attempt = new AbortController();
-  const stop = watchDeadline({ signal, timeout }, "Starting the worker", (error) => attempt.abort(error));
   void process.exited.then(() => attempt.abort(process.startError()));
   try {
-    const transport = await connectZeromq(process.endpoint, { connectTimeout: timeout, signal: attempt.signal });
-    const welcome = await shakeHands(transport, { client: CLIENT, hasArena: true, signal: attempt.signal });
-    return { transport, welcome };
+    return await reach(process.endpoint, { hasArena: true, signal, timeout }, attempt);
   } catch (error) {
-    const reason: unknown = attempt.signal.aborted ? attempt.signal.reason : error;
-    if (reason instanceof TimeoutError || reason instanceof ConnectError) {
-      throw process.startError(`it was not ready within ${timeout} ms`);
-    }
-    throw reason;
-  } finally {
-    stop();
+    if (!(error instanceof TimeoutError || error instanceof ConnectError)) throw error;
+    throw process.startError(`it was not ready within ${timeout} ms`);
   }
 }
 

@@ -30,8 +30,10 @@ beforeAll(async () => {
   root = fs.mkdtempSync(path.join(os.tmpdir(), "marlin-model-test-"));
   folder = path.join(root, "tiny");
   worker = await spawnWorker({ env: { PYTHONPATH: PYTHON } });
-  const where = await worker.module<Untyped<"Path">>("pathlib").Path(folder);
-  await worker.module<Untyped<"write_tiny_model">>("tests.tiny_model").write_tiny_model(where);
+  await worker.scope(async () => {
+    const where = await worker.module<Untyped<"Path">>("pathlib").Path(folder);
+    await worker.module<Untyped<"write_tiny_model">>("tests.tiny_model").write_tiny_model(where);
+  });
 });
 afterAll(async () => {
   await worker.close();
