@@ -50,7 +50,7 @@ def interleave(
     least_rounds: int,
     most_rounds: int,
 ) -> Timings:
-    """Times every case once per round, in an order that rotates; a case gets the number of its call.
+    """Times every case once per round, in rotating order; a case gets the number of its call.
 
     Before each timed call the same case is called once without the clock: the code of the layer
     before is in the cache of a model too, and here the other cases have driven it out (which cost

@@ -41,11 +41,7 @@ def build(name: str, mode: list[str]) -> Path:
 
 def main() -> int:
     """Runs both builds; 1 when any case failed."""
-    modes = {
-        "plain": mode_flags({}),
-        # Optimised, because the sweeps would take a minute at -O0.
-        "sanitized": ["-O1", *mode_flags({"MARLIN_SANITIZE": "1"})[1:]],
-    }
+    modes = {"plain": mode_flags({}), "sanitized": mode_flags({"MARLIN_SANITIZE": "1"})}
     failed = False
     for name, mode in modes.items():
         try:
