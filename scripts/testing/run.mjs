@@ -7,6 +7,10 @@ import { ROOT, STATE } from "../setup/paths.mjs";
 import { formatSeconds } from "../steps/progress.mjs";
 import { InterruptedError } from "../steps/step.mjs";
 
+/** Far beyond what any command takes; a test that hangs must not hang whoever waits for the result. */
+const LIMIT_MS = 15 * 60_000;
+const KILL_AFTER_MS = 5000;
+
 /**
  * @param {import("./checks.mjs").Check[]} checks
  * @param {{ env: NodeJS.ProcessEnv, signal: AbortSignal, write?: (text: string) => void }} options
@@ -63,10 +67,20 @@ export async function runAll(commands, options) {
 
 function run([command, ...args], { env, signal }) {
   const child = spawn(command, args, { cwd: ROOT, env, stdio: ["ignore", "inherit", "inherit"] });
-  const abort = () => child.kill("SIGTERM");
+  let killer;
+  const abort = () => {
+    child.kill("SIGTERM");
+    killer = setTimeout(() => child.kill("SIGKILL"), KILL_AFTER_MS);
+  };
   signal.addEventListener("abort", abort, { once: true });
+  const limit = setTimeout(() => {
+    process.stderr.write(`\`${command}\` did not end within ${formatSeconds(LIMIT_MS / 1000)}, and is stopped.\n`);
+    abort();
+  }, LIMIT_MS);
   return new Promise((resolve) => {
     const settleRun = (ok) => {
+      clearTimeout(limit);
+      clearTimeout(killer);
       signal.removeEventListener("abort", abort);
       resolve(ok);
     };
