@@ -1,8 +1,6 @@
 // What ops.py asks about the library itself: a plain C structure, since the stable ABI has no such
 // question. Its mirror is _NativeKernelInfo in python/marlin/ops.py.
 
-#include <torch/headeronly/version.h>
-
 #include <string>
 
 #include "cpu/dispatch.h"
@@ -32,7 +30,7 @@ struct MarlinKernelInfo {
       selected_kernel().kernel == nullptr ? nullptr : selected_kernel().kernel->name,
       selected_kernel().reason.c_str(),
       available.c_str(),
-      TORCH_VERSION,
+      MARLIN_TORCH_VERSION,
       selected_kernel().forced ? 1 : 0,
   };
   return &info;

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from .errors import BuildError
+from .torch_install import TorchInstall
 
 __all__ = ["compile_flags", "find_cxx", "link_flags", "mode_flags", "warning_flags"]
 
@@ -69,7 +70,7 @@ def warning_flags() -> list[str]:
     return ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror"]
 
 
-def compile_flags(environ: Mapping[str, str], torch_include: Path) -> list[str]:
+def compile_flags(environ: Mapping[str, str], torch: TorchInstall) -> list[str]:
     """Flags of every source; torch's headers are system headers, their warnings are not ours."""
     return [
         "-std=c++20",
@@ -77,7 +78,8 @@ def compile_flags(environ: Mapping[str, str], torch_include: Path) -> list[str]:
         "-fvisibility=hidden",
         *mode_flags(environ),
         *warning_flags(),
-        *("-isystem", os.fspath(torch_include)),
+        *("-isystem", os.fspath(torch.include)),
+        f'-DMARLIN_TORCH_VERSION="{torch.version}"',  # another torch: everything is compiled again
         "-DTORCH_TARGET_VERSION=0x020a000000000000",  # torch 2.10: major << 56 | minor << 48
         *shlex.split(environ.get("CXXFLAGS", "")),
     ]

@@ -88,7 +88,7 @@ def cpu_library(root: Path, environ: Mapping[str, str]) -> Library:
     """marlin/_C: the schemas and the CPU kernels."""
     torch = find_torch()
     cxx = find_cxx(environ)
-    flags = compile_flags(environ, torch.include)
+    flags = compile_flags(environ, torch)
     per_file = dict.fromkeys((*_TORCH_SOURCES, *TORCH_FREE_SOURCES), ()) | kernel_flags()
     return Library(
         name="_C",
@@ -105,7 +105,7 @@ def cuda_library(root: Path, environ: Mapping[str, str]) -> Library:
     torch = find_torch()
     cuda = find_cuda(environ, torch)
     cxx = find_cxx(environ)
-    flags = (*compile_flags(environ, torch.include), "-DUSE_CUDA", "-isystem", str(cuda.include))
+    flags = (*compile_flags(environ, torch), "-DUSE_CUDA", "-isystem", str(cuda.include))
     nvcc = (
         str(cuda.nvcc),
         *("-std=c++20", "-O3", "-ccbin", cxx[0], "-Werror=all-warnings"),

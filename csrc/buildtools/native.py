@@ -19,10 +19,14 @@ __all__ = ["Library", "Source", "build_library", "install"]
 
 @dataclass(frozen=True)
 class Source:
-    """One file, with the command that compiles it up to `-c FILE -o OBJECT`."""
+    """One file, with the command that compiles it up to its `-o OBJECT`."""
 
     path: Path
-    command: tuple[str, ...]
+    flags: tuple[str, ...]  # the compiler comes first
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        return (*self.flags, "-c", os.fspath(self.path))
 
 
 @dataclass(frozen=True)
@@ -66,8 +70,7 @@ def build_library(
         source, output = step
         output.unlink(missing_ok=True)
         depfile = output.with_suffix(".d")
-        where = ["-MMD", "-MF", os.fspath(depfile), "-c", os.fspath(source.path)]
-        _run([*source.command, *where, "-o", os.fspath(output)])
+        _run([*source.command, "-MMD", "-MF", os.fspath(depfile), "-o", os.fspath(output)])
         _write_record(output.with_suffix(".cmd"), source.command)
         done += 1
         report(f"[{done}/{len(stale)}] {source.path.name}")

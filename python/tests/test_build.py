@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,8 @@ from buildtools.torch_install import TorchInstall, find_torch, read_torch
 
 ROOT = Path(__file__).resolve().parents[2]
 CSRC = ROOT / "csrc"
+CUDA_TORCH = TorchInstall(Path("/torch"), "2.13.0+cu130", "13.0")
+CPU_TORCH = TorchInstall(Path("/torch"), "2.13.0+cpu", None)
 
 
 def write_script(path: Path, text: str) -> Path:
@@ -106,16 +109,13 @@ def test_a_compiler_without_cxx20_is_refused_with_its_own_words(tmp_path: Path) 
     ],
 )
 def test_the_switches_choose_the_flags(environ: dict[str, str], present: str, absent: str) -> None:
-    flags = compile_flags(environ, Path("/torch/include"))
+    flags = compile_flags(environ, CUDA_TORCH)
     assert present in flags
     assert absent not in flags
     assert "-Werror" in flags
 
 
 # CUDA
-
-CUDA_TORCH = TorchInstall(Path("/torch"), "2.13.0+cu130", "13.0")
-CPU_TORCH = TorchInstall(Path("/torch"), "2.13.0+cpu", None)
 
 
 @pytest.mark.parametrize(
@@ -233,8 +233,21 @@ def test_a_deleted_output_is_made_again(project: Project) -> None:
     project.target.unlink()
     project.build()
     assert project.target.is_file()
-    (project.root / "objects").joinpath("with space-b.o").unlink()
+    (project.root / "objects/with space-b.o").unlink()
     assert project.build() == ["b.cpp"]
+
+
+def test_another_torch_compiles_everything_again() -> None:
+    older = TorchInstall(Path("/torch"), "2.12.0", "13.0")
+    assert compile_flags({}, CUDA_TORCH) != compile_flags({}, older)
+
+
+def test_a_copied_checkout_compiles_its_own_sources(project: Project, tmp_path: Path) -> None:
+    project.build()
+    copy = tmp_path / "copy" / project.root.name
+    shutil.copytree(project.root, copy)
+    project.root = copy
+    assert sorted(project.build()) == ["a.cpp", "b.cpp"]
 
 
 def test_a_compile_error_shows_the_command_and_the_message(project: Project) -> None:

@@ -24,7 +24,6 @@ TORCH_FILES = {
     "cuda/ops.h",
     "cuda/ops_dequantize.cpp",
     "cuda/registration.cpp",
-    "kernel_info.cpp",
     "registration.cpp",
 }
 
