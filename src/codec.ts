@@ -76,19 +76,20 @@ function withoutDefaults(message: Message): object {
         type,
         id,
         method,
-        args: args.length === 0 ? undefined : args,
+        args: unlessEmpty(args),
         kwargs: Object.keys(kwargs).length === 0 ? undefined : kwargs,
         credit: credit === 0 ? undefined : credit,
         progress: progress ? true : undefined,
       };
     }
     case "result": {
-      const { type, id, value } = message;
-      return { type, id, value: value ?? undefined };
+      const { type, id, value, blocks } = message;
+      return { type, id, value: value ?? undefined, blocks: unlessEmpty(blocks) };
     }
     case "error": {
       const { code, message: text, type, traceback, details } = message.error;
-      return { type: message.type, id: message.id, error: { code, message: text, type, traceback, details } };
+      const error = { code, message: text, type, traceback, details };
+      return { type: message.type, id: message.id, error, blocks: unlessEmpty(message.blocks) };
     }
     case "item": {
       const { type, id, seq, value } = message;
@@ -104,11 +105,7 @@ function withoutDefaults(message: Message): object {
     }
     case "release": {
       const { type, handles, blocks } = message;
-      return {
-        type,
-        handles: handles.length === 0 ? undefined : handles,
-        blocks: blocks.length === 0 ? undefined : blocks,
-      };
+      return { type, handles: unlessEmpty(handles), blocks: unlessEmpty(blocks) };
     }
     case "pong": {
       const { type, id, busy, queued } = message;
@@ -126,4 +123,8 @@ function withoutDefaults(message: Message): object {
       return unknown;
     }
   }
+}
+
+function unlessEmpty<T>(values: readonly T[]): readonly T[] | undefined {
+  return values.length === 0 ? undefined : values;
 }

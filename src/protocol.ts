@@ -140,10 +140,14 @@ export interface CallMessage {
   readonly progress: boolean;
 }
 
+/** `[block, generation, count]`: `count` references to a block of the receiver are given back. */
+export type BlockRelease = readonly [block: number, generation: number, count: number];
+
 export interface ResultMessage {
   readonly type: "result";
   readonly id: number;
   readonly value: WireValue;
+  readonly blocks: readonly BlockRelease[];
 }
 
 export interface ErrorMessage {
@@ -151,6 +155,7 @@ export interface ErrorMessage {
   /** null: about the connection, or an unreadable message. */
   readonly id: number | null;
   readonly error: WireError;
+  readonly blocks: readonly BlockRelease[];
 }
 
 export interface ItemMessage {
@@ -184,9 +189,6 @@ export interface CancelMessage {
   readonly type: "cancel";
   readonly id: number;
 }
-
-/** `[block, generation, count]`: `count` references to a block of the receiver are given back. */
-export type BlockRelease = readonly [block: number, generation: number, count: number];
 
 export interface ReleaseMessage {
   readonly type: "release";

@@ -25,7 +25,8 @@ function messageOf(golden: Golden): unknown {
   const sent = fromNotation(golden.message, fromHex(golden.frames));
   const defaults: Record<string, object> = {
     call: { args: [], kwargs: {}, credit: 0, progress: false },
-    result: { value: null },
+    result: { value: null, blocks: [] },
+    error: { blocks: [] },
     release: { handles: [], blocks: [] },
   };
   const type = typeof golden.message === "object" && golden.message !== null && "type" in golden.message;
@@ -213,7 +214,8 @@ describe("messages with wrong fields", () => {
     [{ type: "error", id: null, error: { code: "c" } }, /`error` `error`: `message`/],
     [{ type: "progress", id: 1, data: { phase: "p", done: "1", total: 2 } }, /`done` must be a number/],
     [{ type: "release", handles: [1, "2"] }, /`handles` must be/],
-    [{ type: "release", blocks: [[1, 2]] }, /each of `blocks` must be/],
+    [{ type: "release", blocks: [[1, 2]] }, /Each of `blocks` must be/],
+    [{ type: "result", id: 1, blocks: [[1, 2, -3]] }, /Each of `blocks` must be/],
     [{ type: "pong", id: 1, queued: 0 }, /`busy` must be/],
   ])("%o", (fields, message) => {
     const decode = () => decodeMessage([packr.pack(fields)]);

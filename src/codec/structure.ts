@@ -33,9 +33,14 @@ export function toMessage(value: WireValue): Message {
         progress: fields.has("progress") ? fields.boolean("progress") : false,
       };
     case "result":
-      return { type, id: fields.uint("id"), value: fields.get("value") ?? null };
+      return { type, id: fields.uint("id"), value: fields.get("value") ?? null, blocks: blockReleases(fields) };
     case "error":
-      return { type, id: fields.uintOrNull("id"), error: wireError(fields.fields("error")) };
+      return {
+        type,
+        id: fields.uintOrNull("id"),
+        error: wireError(fields.fields("error")),
+        blocks: blockReleases(fields),
+      };
     case "item":
       return { type, id: fields.uint("id"), seq: fields.uint("seq"), value: itemValue(fields) };
     case "progress":
@@ -49,7 +54,7 @@ export function toMessage(value: WireValue): Message {
       return {
         type,
         handles: fields.has("handles") ? fields.uints("handles") : [],
-        blocks: fields.has("blocks") ? fields.array("blocks").map(blockRelease) : [],
+        blocks: blockReleases(fields),
       };
     case "pong":
       return { type, id: fields.uint("id"), busy: fields.uintOrNull("busy"), queued: fields.uint("queued") };
@@ -117,10 +122,14 @@ function progress(fields: Fields): ProgressData {
   return fields.has("text") ? { ...data, text: fields.text("text") } : data;
 }
 
+function blockReleases(fields: Fields): readonly BlockRelease[] {
+  return fields.has("blocks") ? fields.array("blocks").map(blockRelease) : [];
+}
+
 function blockRelease(value: WireValue): BlockRelease {
   if (isArray(value) && value.length === 3) {
     const [block, generation, count] = value;
     if (isUint(block) && isUint(generation) && isUint(count)) return [block, generation, count];
   }
-  return refuseValue("`release`: each of `blocks`", "`[block, generation, count]` of unsigned integers", value);
+  return refuseValue("Each of `blocks`", "`[block, generation, count]` of unsigned integers", value);
 }

@@ -79,6 +79,8 @@ export class Session {
     (id) => this.#abandon(id),
   );
   #isReceiving = false;
+  /** True until those who wait for the answers of this turn of the event loop have seen them. */
+  #hasAnswered = false;
   #nextId = 1;
   /** Why the session is over; makes an error for each call that asks. */
   #ended: (() => MarlinError) | undefined;
@@ -292,8 +294,8 @@ export class Session {
     try {
       while (this.#pending.waiting > 0 || this.#onBye !== undefined) {
         const message = decodeMessage(await this.#transport.receive(), this.welcome.limits);
-        // A result before it may name the same blocks: whoever waits for that one comes first.
-        if (message.type === "release") await nextTurn();
+        // An answer before it may name the same blocks: whoever waits for that one comes first.
+        if (this.#hasAnswered && givesBack(message)) await nextTurn();
         this.#dispatch(message);
       }
     } finally {
@@ -314,18 +316,29 @@ export class Session {
 
   /** After `close`, answers to calls that were rejected then still arrive; the worker frees all that they hold. */
   #answer(id: number, message: Answer): void {
-    if (this.#ended === undefined) this.#pending.dispatch(id, message);
+    if (this.#ended !== undefined) return;
+    if (!this.#hasAnswered) {
+      this.#hasAnswered = true;
+      setImmediate(() => {
+        this.#hasAnswered = false;
+      });
+    }
+    this.#pending.dispatch(id, message);
   }
 
   #dispatch(message: Message): void {
     switch (message.type) {
-      case "result":
       case "item":
       case "progress":
       case "pong":
         this.#answer(message.id, message);
         return;
+      case "result":
+        this.#onRelease(message.blocks);
+        this.#answer(message.id, message);
+        return;
       case "error":
+        this.#onRelease(message.blocks);
         // Nobody can tell which call an error without an id answers, so none may wait for its own any longer.
         if (message.id === null) throw errorFromWire(message.error);
         this.#answer(message.id, message);
@@ -350,6 +363,10 @@ function copyOf(error: MarlinError): MarlinError {
   const copy = errorFromWire({ code, message, type: pythonType, traceback, details });
   copy.cause = error;
   return copy;
+}
+
+function givesBack(message: Message): boolean {
+  return "blocks" in message && message.blocks.length > 0;
 }
 
 function nextTurn(): Promise<void> {

@@ -30,7 +30,7 @@ test("rejects with the worker's error and closes", async () => {
   const { near, welcome, worker } = meet();
   await worker.expect("hello");
   const error = { code: "version_mismatch", message: "2.0 and 1.0.", type: "", traceback: "", details: {} };
-  await worker.send({ type: "error", id: null, error });
+  await worker.send({ type: "error", id: null, error, blocks: [] });
   await expect(welcome).rejects.toThrow(VersionMismatchError);
   expect(near.closed).toBe(true);
 });

@@ -1,7 +1,7 @@
 // A worker whose every message the test writes: the far end of an in-memory transport.
 
 import { decodeMessage, encodeMessage } from "../../src/codec.ts";
-import type { CallMessage, Message, WelcomeMessage, WireValue } from "../../src/protocol.ts";
+import type { BlockRelease, CallMessage, Message, WelcomeMessage, WireValue } from "../../src/protocol.ts";
 import { DEFAULT_LIMITS } from "../../src/protocol.ts";
 import { Session, type SessionOptions } from "../../src/session/session.ts";
 import type { Transport } from "../../src/transport.ts";
@@ -39,8 +39,8 @@ export class ScriptedWorker {
     await this.transport.send(encodeMessage(message));
   }
 
-  async reply(call: CallMessage, value: WireValue): Promise<void> {
-    await this.send({ type: "result", id: call.id, value });
+  async reply(call: CallMessage, value: WireValue, blocks: readonly BlockRelease[] = []): Promise<void> {
+    await this.send({ type: "result", id: call.id, value, blocks });
   }
 
   async item(call: CallMessage, seq: number, value: WireValue): Promise<void> {
@@ -49,7 +49,7 @@ export class ScriptedWorker {
 
   async fail(call: CallMessage, code: string, message: string): Promise<void> {
     const error = { code, message, type: "builtins.ValueError", traceback: "Traceback: here", details: { got: 3 } };
-    await this.send({ type: "error", id: call.id, error });
+    await this.send({ type: "error", id: call.id, error, blocks: [] });
   }
 }
 

@@ -223,9 +223,32 @@ describe("releases", () => {
     const result = session.call("a", [], {});
     const call = await worker.expect("call");
     await worker.send({ type: "release", handles: [], blocks: [[7, 1, 1]] });
-    await worker.reply(call, null);
+    await worker.reply(call, null, [[8, 2, 3]]);
     await result;
-    expect(given).toEqual([[[7, 1, 1]]]);
+    expect(given.flat()).toEqual([
+      [7, 1, 1],
+      [8, 2, 3],
+    ]);
+  });
+
+  test("of our blocks wait for those who read the answers before them", async () => {
+    const order: string[] = [];
+    const { session, worker } = openSession({
+      onRelease: (blocks) => {
+        if (blocks.length > 0) order.push("given back");
+      },
+    });
+    // As many steps of a promise as the client needs to open what a result names.
+    const read = async (value: Promise<WireValue>): Promise<void> => {
+      for (let step = 0; step < 10; step++) await value;
+      order.push("read");
+    };
+    const first = read(session.call("a", [], {}));
+    const second = session.call("b", [], {});
+    const [a, b] = [await worker.expect("call"), await worker.expect("call")];
+    await Promise.all([worker.reply(a, null), worker.reply(b, null, [[7, 1, 1]])]);
+    await Promise.all([first, second]);
+    expect(order).toEqual(["read", "given back"]);
   });
 });
 
@@ -299,7 +322,7 @@ describe("an owner who knows more", () => {
 
 describe("a worker that breaks the protocol", () => {
   test.each([
-    ["a reply to no call", { type: "result", id: 99, value: null }],
+    ["a reply to no call", { type: "result", id: 99, value: null, blocks: [] }],
     ["a message that only clients send", { type: "cancel", id: 1 }],
     ["an item for a call that is no stream", { type: "item", id: 1, seq: 0, value: 1 }],
     ["a pong for a call", { type: "pong", id: 1, busy: null, queued: 0 }],
@@ -325,7 +348,7 @@ describe("a worker that breaks the protocol", () => {
     const results = [session.call("a", [], {}), session.call("b", [], {})];
     await worker.expect("call");
     const error = { code: "protocol_violation", message: "Unreadable.", type: "", traceback: "", details: {} };
-    await worker.send({ type: "error", id: null, error });
+    await worker.send({ type: "error", id: null, error, blocks: [] });
     for (const result of results) await expect(result).rejects.toThrow(ProtocolError);
   });
 });

@@ -6,6 +6,7 @@ reference is given back. Knows no message and no tensor shape.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import mmap
 import os
@@ -59,7 +60,8 @@ class Arena:
     ) -> None:
         """Maps `fd`; raises InvalidArgumentError when it is not a memory of `nbytes` bytes.
 
-        `on_release` is called, from any thread, when a view of the client's memory has died.
+        `on_release` is called, from any thread, when a view of the client's memory has died, unless
+        a reply is about to take its reference along (`hold_releases`).
         """
         try:
             status = os.fstat(fd)
@@ -89,6 +91,8 @@ class Arena:
         self._dead_local: deque[Block] = deque()
         self._client_releases: deque[tuple[int, int]] = deque()
         self._on_release = on_release
+        # While set, nobody is told of a release: who set it sends something soon.
+        self.hold_releases = False
 
     # Views
 
@@ -171,8 +175,10 @@ class Arena:
     def take_client_releases(self) -> list[tuple[int, int, int]]:
         """What the client gets back now: `(block, generation, count)`, each block once."""
         counts: Counter[tuple[int, int]] = Counter()
-        while self._client_releases:
-            counts[self._client_releases.popleft()] += 1
+        # Both threads take from here, so that what was there may be gone.
+        with contextlib.suppress(IndexError):
+            while self._client_releases:
+                counts[self._client_releases.popleft()] += 1
         return [(block, generation, count) for (block, generation), count in counts.items()]
 
     @property
@@ -223,7 +229,8 @@ class Arena:
             self._dead_local.append(ended.worker_block)
             return
         self._client_releases.append((ended.mention.block, ended.mention.generation))
-        self._on_release()
+        if not self.hold_releases:
+            self._on_release()
 
     def _collect(self) -> None:
         """Lets go of the blocks whose views have died. The lock is held."""

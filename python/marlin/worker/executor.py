@@ -15,6 +15,7 @@ from queue import SimpleQueue
 from marlin.errors import CancelledError
 from marlin.worker import protocol
 from marlin.worker.failures import describe_failure
+from marlin.worker.protocol import BlockRelease, ErrorMap
 from marlin.worker.session import Outgoing, RunningCall
 from marlin.worker.writer import Encoded
 
@@ -118,18 +119,23 @@ class Executor:
                 call.state = "parked"
 
     def _complete(self, call: RunningCall) -> bool:
+        value: object = None
+        failure: ErrorMap | None = None
         try:
             value = call.handler.invoke(call.context, call.args, call.kwargs)
             call.context.check()
-            encoded = call.session.writer.result(call.id, value)
         except BaseException as error:
-            encoded = Encoded(error_reply(call.id, error))
+            failure = describe_failure(error)
+        reply = _reply(call, value, failure)
         value = None
-        self._end(call, encoded)
+        self._end(call, reply)
         return True
 
     def _advance(self, call: RunningCall) -> bool:
         """One step of a stream; True when it has ended."""
+        value: object = None
+        failure: ErrorMap | None = None
+        item: Encoded | None = None
         try:
             call.context.check()
             if call.generator is None:
@@ -137,35 +143,53 @@ class Executor:
             try:
                 value = next(call.generator)
             except StopIteration as stop:
+                value = stop.value
                 call.context.check()
-                encoded = call.session.writer.result(call.id, stop.value)
-                ended = True
             else:
                 call.context.check()
-                encoded = call.session.writer.item(call.id, call.seq, value)
-                ended = False
+                item = call.session.writer.item(call.id, call.seq, value)
         except BaseException as error:
-            encoded = Encoded(error_reply(call.id, error))
-            ended = True
-        value = None
-        if ended:
+            failure = describe_failure(error)
+        if item is None:
             _close(call)
-            self._end(call, encoded)
+            reply = _reply(call, value, failure)
+            value = None
+            self._end(call, reply)
             return True
         call.seq += 1
         with self._lock:
             call.credit -= 1
-        self._outbox.append(Outgoing(call.session, encoded.frames, keep=encoded.keep))
+        self._outbox.append(Outgoing(call.session, item.frames, keep=item.keep))
         self._ring()
         return False
 
-    def _end(self, call: RunningCall, encoded: Encoded) -> None:
+    def _end(self, call: RunningCall, reply: Encoded) -> None:
         # Who has the reply must not be told that the call still runs.
         self.running = None
-        self._outbox.append(Outgoing(call.session, encoded.frames, call.id, encoded.keep))
-        # Between the two, so that one ring sends the reply and then the releases of the arguments.
-        call.args, call.kwargs = [], {}
+        self._outbox.append(Outgoing(call.session, reply.frames, call.id, reply.keep))
+        if call.session.arena is not None:
+            call.session.arena.hold_releases = False
         self._ring()
+
+
+def _reply(call: RunningCall, value: object, failure: ErrorMap | None) -> Encoded:
+    """The reply to a call, which gives back the memory of its arguments.
+
+    Until the reply is in the outbox, releases are held: one ring sends all.
+    """
+    blocks: list[BlockRelease] = []
+    arena = call.session.arena
+    if arena is not None:
+        arena.hold_releases = True
+    call.args, call.kwargs = [], {}
+    if arena is not None:
+        blocks = arena.take_client_releases()
+    if failure is None:
+        try:
+            return call.session.writer.result(call.id, value, blocks)
+        except BaseException as error:
+            failure = describe_failure(error)
+    return Encoded([protocol.encode(protocol.ErrorReply(call.id, failure, blocks))])
 
 
 def _close(call: RunningCall) -> None:

@@ -17,6 +17,7 @@ __all__ = [
     "PROTOCOL_VERSION",
     "TENSOR_CODE",
     "ArenaInfo",
+    "BlockRelease",
     "Bye",
     "Call",
     "Cancel",
@@ -47,6 +48,8 @@ TENSOR_CODE: Final = 2
 
 ExtensionHook: TypeAlias = Callable[[int, memoryview], object]
 UInt = Annotated[int, msgspec.Meta(ge=0)]
+# `(block, generation, count)`: references to a block of the receiver that are given back.
+BlockRelease: TypeAlias = tuple[UInt, UInt, UInt]
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -106,6 +109,7 @@ class Call(_Message, frozen=True, tag="call"):
 class Result(_Message, frozen=True, tag="result"):
     id: UInt
     value: Any = None
+    blocks: list[BlockRelease] = []
 
 
 class ErrorMap(msgspec.Struct, frozen=True):
@@ -121,6 +125,7 @@ class ErrorMap(msgspec.Struct, frozen=True):
 class ErrorReply(_Message, frozen=True, tag="error"):
     id: UInt | None
     error: ErrorMap
+    blocks: list[BlockRelease] = []
 
 
 class Item(_Message, frozen=True, tag="item"):
@@ -152,7 +157,7 @@ class Cancel(_Message, frozen=True, tag="cancel"):
 
 class Release(_Message, frozen=True, tag="release"):
     handles: list[UInt] = []
-    blocks: list[tuple[UInt, UInt, UInt]] = []
+    blocks: list[BlockRelease] = []
 
 
 class Ping(_Message, frozen=True, tag="ping"):

@@ -64,11 +64,14 @@ class MessageWriter:
         self._undo_handles: list[int] = []
         self._undo_blocks: list[tuple[int, int]] = []
 
-    def result(self, call_id: int, value: object) -> Encoded:
+    def result(
+        self, call_id: int, value: object, blocks: Sequence[protocol.BlockRelease] = ()
+    ) -> Encoded:
         """A `result`; raises NotSerializableError, ArenaFullError or MessageTooLargeError."""
+        given_back = list(blocks)
         if value is None:
-            return Encoded([protocol.encode(protocol.Result(call_id))])
-        return self._write(lambda wire: protocol.Result(call_id, wire), value)
+            return Encoded([protocol.encode(protocol.Result(call_id, None, given_back))])
+        return self._write(lambda wire: protocol.Result(call_id, wire, given_back), value)
 
     def item(self, call_id: int, seq: int, value: object) -> Encoded:
         """An `item`; raises as `result` does."""

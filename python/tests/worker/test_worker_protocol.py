@@ -33,6 +33,10 @@ _WORKER_MESSAGES: list[tuple[WorkerMessage, bytes]] = [
     ),
     (protocol.Result(1), b"\x82\xa4type\xa6result\xa2id\x01"),
     (protocol.Result(300, -1), b"\x83\xa4type\xa6result\xa2id\xcd\x01\x2c\xa5value\xff"),
+    (
+        protocol.Result(1, None, [(4, 0, 2)]),
+        b"\x83\xa4type\xa6result\xa2id\x01\xa6blocks\x91\x93\x04\x00\x02",
+    ),
     (protocol.Item(1, 0, None), b"\x84\xa4type\xa4item\xa2id\x01\xa3seq\x00\xa5value\xc0"),
     (
         protocol.ErrorReply(None, protocol.ErrorMap("internal", "m")),

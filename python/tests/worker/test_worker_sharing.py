@@ -74,6 +74,21 @@ def test_python_writes_into_memory_of_the_client(sharer: WireClient, memory: mem
     assert sharer.released == [(0, 0, 1), (0, 0, 1)]
 
 
+def test_a_reply_gives_the_references_of_its_call_back(sharer: WireClient) -> None:
+    tensor = block("uint8", [64], "client", 9, 4, 0, 64)
+    control = {"type": "call", "method": "python.call"}
+    sharer.send({**control, "id": 10**6, "args": ["torch", ["numel"], [tensor], {}]})
+    assert sharer.expect(protocol.Result).blocks == [(9, 4, 1)]
+    sharer.send({**control, "id": 10**6 + 1, "args": ["torch", ["no_such"], [tensor, tensor], {}]})
+    assert sharer.expect(protocol.ErrorReply).blocks == [(9, 4, 2)]
+    # Kept by the result, so that it stays.
+    sharer.send({**control, "id": 10**6 + 2, "args": ["builtins", ["list"], [[tensor]], {}]})
+    result = sharer.expect(protocol.Result)
+    assert result.blocks == []
+    _free(sharer, result.value)
+    assert sharer.stats()["views"] == 0
+
+
 def test_a_refused_call_gives_its_references_back(sharer: WireClient) -> None:
     tensor = block("uint8", [64], "client", 9, 4, 0, 64)
     call = sharer.start("python.call", ref(10**9), [], [tensor, [tensor]], {})

@@ -165,15 +165,15 @@ class WireClient:
         self.socket.send_multipart([control, *frames])
 
     def receive(self) -> WorkerMessage:
-        """The next message that is neither a release nor progress: those are collected."""
+        """The next message but releases and progress, which are collected, as are blocks."""
         while True:
             control, *self._frames = self.socket.recv_multipart()
             message = self._decoder.decode(control)
-            if isinstance(message, protocol.Release):
+            if isinstance(message, (protocol.Release, protocol.Result, protocol.ErrorReply)):
                 self.released += message.blocks
-            elif isinstance(message, protocol.Progress):
+            if isinstance(message, protocol.Progress):
                 self.progress.append(message.data)
-            else:
+            elif not isinstance(message, protocol.Release):
                 return message
 
     def expect(self, kind: type[M]) -> M:
