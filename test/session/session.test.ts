@@ -12,7 +12,7 @@ import {
   TooManyCallsError,
   WorkerDiedError,
 } from "../../src/errors.ts";
-import { type BlockRelease, DEFAULT_LIMITS, WireHandle, WireTensor } from "../../src/protocol.ts";
+import { type BlockRelease, DEFAULT_LIMITS, WireHandle, WireTensor, type WireValue } from "../../src/protocol.ts";
 import { openSession, WELCOME } from "./scripted-worker.ts";
 
 function workerBlock(block: number): WireTensor {
