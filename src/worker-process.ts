@@ -23,6 +23,16 @@ export interface WorkerExit {
   readonly signal: NodeJS.Signals | null;
 }
 
+/**
+ * GNU OpenMP lets threads that wait for each other spin for milliseconds, which is the time slice of whoever wants the
+ * core they spin on: beside one busy process on two cores, a token took 10 to 20 times as long as alone. A short spin
+ * costs the same as a long one on an idle machine, and sleeping at once (OMP_WAIT_POLICY=passive) a quarter more.
+ */
+function spinShortly(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  const isChosen = env.GOMP_SPINCOUNT !== undefined || env.OMP_WAIT_POLICY !== undefined;
+  return isChosen ? {} : { GOMP_SPINCOUNT: "1000" };
+}
+
 /** What to start. */
 export interface WorkerProcessOptions {
   /** The Python to run; default: see `findPython`. */
@@ -237,6 +247,7 @@ function workerEnvironment(extra: Readonly<Record<string, string | undefined>>):
   const env = { ...process.env, ...extra };
   const paths = [path.join(PACKAGE_ROOT, "python"), env.PYTHONPATH];
   return {
+    ...spinShortly(env),
     ...env,
     PYTHONPATH: paths.filter((entry) => entry !== undefined && entry !== "").join(path.delimiter),
     PYTHONUNBUFFERED: "1",

@@ -86,6 +86,17 @@ describe("a started worker", () => {
     expect([unbuffered, extra]).toEqual(["1", "yes"]);
   });
 
+  test.each([
+    ["spins-shortly", {}, "1000"],
+    ["spins-as-told", { GOMP_SPINCOUNT: "7" }, "7"],
+    ["waits-as-told", { OMP_WAIT_POLICY: "active" }, null],
+  ])("%s", async (name, env, spins) => {
+    const body = "import os, json; print(json.dumps(os.environ.get('GOMP_SPINCOUNT')))";
+    const { worker, lines } = start(name, body, { env });
+    await worker.exited;
+    expect(JSON.parse(lines[0]?.text ?? "")).toBe(spins);
+  });
+
   test("inherits the arena as descriptor 3", async () => {
     const arena = await Arena.create({ bytes: 8192 });
     new Uint8Array(arena.view(0, 64)).fill(5);
