@@ -13,7 +13,9 @@ await runFrontDoor(async ({ setUp, setupOptions, rest, signal }) => {
   const selected = checks({ python }).filter(({ name, onRequest }) =>
     only === undefined ? !onRequest : only.includes(name),
   );
-  return runChecks(selected, { env: { ...process.env, MARLIN_PYTHON: python }, signal });
+  // As the worker has it (src/worker-process.ts): several processes with torch share the machine.
+  const env = { GOMP_SPINCOUNT: "1000", ...process.env, MARLIN_PYTHON: python };
+  return runChecks(selected, { env, signal });
 });
 
 /** @param {string[]} args @returns {string[] | undefined} */
