@@ -16,7 +16,7 @@ from marlin.errors import CancelledError
 from marlin.worker import protocol
 from marlin.worker.failures import describe_failure
 from marlin.worker.protocol import BlockRelease, ErrorMap
-from marlin.worker.session import Outgoing, RunningCall
+from marlin.worker.session import SLOW_BACKLOG, Outgoing, RunningCall
 from marlin.worker.writer import Encoded
 
 __all__ = ["Executor", "error_reply"]
@@ -160,6 +160,9 @@ class Executor:
         with self._lock:
             call.credit -= 1
         self._outbox.append(Outgoing(call.session, item.frames, keep=item.keep))
+        if len(self._outbox) > SLOW_BACKLOG:
+            # The I/O thread gets no turn to find out whether the client reads.
+            call.session.is_slow = True
         self._ring()
         return False
 

@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from typing import Final
 
 from marlin.worker import protocol
 from marlin.worker.protocol import WorkerMessage
 from marlin.worker.router import Router
-from marlin.worker.session import Outgoing, Session
+from marlin.worker.session import SLOW_BACKLOG, Outgoing, Session
 
 __all__ = ["Sender"]
 
 _log = logging.getLogger(__name__)
 
-# From here on the client's streams wait for it: credit is for what it can take, not for our memory.
-_SLOW_BACKLOG: Final = 256
 # What cannot wait, answers to refused messages above all, must not fill our memory either.
 _MAX_BACKLOG: Final = 10_000
 
@@ -43,12 +41,17 @@ class Sender:
         self._on_caught_up = on_caught_up
         self.outbox: deque[Outgoing] = deque()
 
-    def flush(self, sessions: Iterable[Session]) -> None:
+    def flush(self, sessions: Collection[Session]) -> None:
         """Sends what waits: of the `sessions` that were slow, and of the outbox."""
         for session in sessions:
             self._send_backlog(session)
-        while self.outbox:
+        # Only what is here by now: streams may refill it as fast as it empties.
+        for _ in range(len(self.outbox)):
             self.send(self.outbox.popleft())
+        for session in sessions:
+            if session.is_slow and not session.backlog:
+                session.is_slow = False
+                self._on_caught_up(session)
 
     def say(self, session: Session, message: WorkerMessage) -> None:
         """Sends a message that answers no call."""
@@ -60,7 +63,7 @@ class Sender:
         if not session.backlog and self._try_send(outgoing):
             return
         session.backlog.append(outgoing)
-        if len(session.backlog) > _SLOW_BACKLOG:
+        if len(session.backlog) > SLOW_BACKLOG:
             session.is_slow = True
         if len(session.backlog) > _MAX_BACKLOG:
             _log.warning("A client has left %d messages unread; it is dropped", _MAX_BACKLOG)
@@ -73,9 +76,6 @@ class Sender:
             if not self._try_send(outgoing):
                 session.backlog.appendleft(outgoing)
                 return
-        if session.is_slow:
-            session.is_slow = False
-            self._on_caught_up(session)
 
     def _try_send(self, outgoing: Outgoing) -> bool:
         """False when the client does not read; a message to a client that left is dropped."""

@@ -101,8 +101,11 @@ class Server:
         """Looked at after `prepare_sleep`: whoever adds work from now on rings."""
         if self._stopping or self._sender.outbox or self._has_releases():
             return 0
-        if any(session.backlog for session in self._sessions.values()):
-            return _RETRY_MS
+        slow = [
+            session for session in self._sessions.values() if session.backlog or session.is_slow
+        ]
+        if slow:
+            return _RETRY_MS if all(session.backlog for session in slow) else 0
         return round(_PROBE_SECONDS * 1000) if self._probes else -1
 
     def _flush(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import torch
 
@@ -20,9 +20,12 @@ from marlin.worker.protocol import Limits
 from marlin.worker.reader import MessageReader
 from marlin.worker.writer import MessageWriter
 
-__all__ = ["Outgoing", "RunningCall", "Session"]
+__all__ = ["SLOW_BACKLOG", "Outgoing", "RunningCall", "Session"]
 
 State: TypeAlias = Literal["waiting", "parked", "running", "done"]
+
+# From here on a client's streams wait: credit is for what it can take, not for our memory.
+SLOW_BACKLOG: Final = 256
 
 
 class Session:
@@ -39,7 +42,8 @@ class Session:
         self.calls: dict[int, RunningCall] = {}
         # What the socket did not take, because the client does not read.
         self.backlog: deque[Outgoing] = deque()
-        # Set while the backlog is long: streams wait then, whatever credit they have.
+        # Set while more than `SLOW_BACKLOG` messages wait, in the backlog or still in the outbox:
+        # streams wait then, whatever credit they have. The I/O thread clears it.
         self.is_slow = False
         self.is_closed = False
 

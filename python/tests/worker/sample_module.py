@@ -25,11 +25,11 @@ def count(upto: int) -> Iterator[int]:
         closed.append("count")
 
 
-def count_aloud(upto: int) -> Iterator[int]:
+def count_aloud(upto: int, item_bytes: int) -> Iterator[bytes]:
     """`said` grows with each item, so that another client sees how far this is."""
     for number in range(upto):
         said.append(number)
-        yield number
+        yield number.to_bytes(item_bytes, "big")
 
 
 def fail_after(items: int) -> Iterator[int]:
