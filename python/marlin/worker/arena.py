@@ -16,15 +16,17 @@ import weakref
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import torch
 
 from marlin.errors import ArenaFullError, InvalidArgumentError, ProtocolError
 from marlin.worker.allocator import ALIGNMENT, Block, Partition
 
-__all__ = ["Arena", "Mention", "Owner"]
+__all__ = ["MAX_RELEASES", "Arena", "Mention", "Owner"]
 
+# Blocks that go back in one message; a reply has room for so many beside its value.
+MAX_RELEASES: Final = 64
 Owner: TypeAlias = Literal["client", "worker"]
 
 
@@ -173,11 +175,14 @@ class Arena:
         self._client_releases.append((block, generation))
 
     def take_client_releases(self) -> list[tuple[int, int, int]]:
-        """What the client gets back now: `(block, generation, count)`, each block once."""
+        """What the client gets back now: `(block, generation, count)`, each block once.
+
+        At most `MAX_RELEASES` blocks, so that a message holds them; the others stay.
+        """
         counts: Counter[tuple[int, int]] = Counter()
         # Both threads take from here, so that what was there may be gone.
         with contextlib.suppress(IndexError):
-            while self._client_releases:
+            while self._client_releases and len(counts) < MAX_RELEASES:
                 counts[self._client_releases.popleft()] += 1
         return [(block, generation, count) for (block, generation), count in counts.items()]
 

@@ -15,7 +15,7 @@ import torch
 
 from marlin.errors import MessageTooLargeError, NotSerializableError
 from marlin.worker import protocol
-from marlin.worker.arena import Arena, Mention
+from marlin.worker.arena import MAX_RELEASES, Arena, Mention
 from marlin.worker.handles import Handle, HandleTable, describe_dtype, qualified_type
 from marlin.worker.protocol import Limits, WorkerMessage
 from marlin.worker.tensors import DTYPES, MAX_DIMENSIONS, allocate_tensor
@@ -26,6 +26,11 @@ _NAMES: Final = {dtype: name for name, dtype in DTYPES.items()}
 # Below this a tensor travels in a frame: a block costs two messages (mention, release), and a copy
 # of this size costs less than the second one.
 _INLINE_BYTES: Final = 4096
+# Room that every value leaves for the `blocks` of a reply, so that whether it fits does not depend
+# on them: `[block, generation, count]` is four values in at most 28 bytes;
+# the last 16 are for the field's name and the array's head.
+_RESERVED_ELEMENTS: Final = 4 * MAX_RELEASES
+_RESERVED_BYTES: Final = 28 * MAX_RELEASES + 16
 _INT64_MIN: Final = -(2**63)
 _UINT64_MAX: Final = 2**64 - 1
 
@@ -71,13 +76,18 @@ class MessageWriter:
         given_back = list(blocks)
         if value is None:
             return Encoded([protocol.encode(protocol.Result(call_id, None, given_back))])
-        return self._write(lambda wire: protocol.Result(call_id, wire, given_back), value)
+        block_bytes = len(msgspec.msgpack.encode({"blocks": given_back})) - 1 if given_back else 0
+        return self._write(
+            lambda wire: protocol.Result(call_id, wire, given_back), value, block_bytes
+        )
 
     def item(self, call_id: int, seq: int, value: object) -> Encoded:
         """An `item`; raises as `result` does."""
         return self._write(lambda wire: protocol.Item(call_id, seq, wire), value)
 
-    def _write(self, make: Callable[[object], WorkerMessage], value: object) -> Encoded:
+    def _write(
+        self, make: Callable[[object], WorkerMessage], value: object, block_bytes: int = 0
+    ) -> Encoded:
         self._encoded = encoded = Encoded([b""])
         self._elements = 8  # the message's own map
         self._undo_handles.clear()
@@ -85,7 +95,7 @@ class MessageWriter:
         try:
             # The message's map is level 1, so a container in its place is level 2.
             control = protocol.encode(make(self._convert(value, 2)))
-            self._check(control)
+            self._check(len(control) - block_bytes)
         except BaseException as error:
             self._undo()
             if isinstance(error, _UnserializableError):
@@ -105,12 +115,13 @@ class MessageWriter:
         encoded.frames[0] = control
         return encoded
 
-    def _check(self, control: bytes) -> None:
-        limits = self._limits
-        if len(control) > limits.max_control_bytes or self._elements > limits.max_elements:
+    def _check(self, nbytes: int) -> None:
+        max_bytes = self._limits.max_control_bytes - _RESERVED_BYTES
+        max_elements = self._limits.max_elements - _RESERVED_ELEMENTS
+        if nbytes > max_bytes or self._elements > max_elements:
             raise MessageTooLargeError(
-                f"The value needs {len(control)} bytes and {self._elements} entries in the control "
-                f"frame, which holds {limits.max_control_bytes} and {limits.max_elements}; "
+                f"The value needs {nbytes} bytes and {self._elements} entries in the control "
+                f"frame, which holds {max_bytes} and {max_elements}; "
                 "return a tensor, or several values."
             )
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from marlin.errors import ArenaFullError, InvalidArgumentError, ProtocolError, StaleTensorError
-from marlin.worker.arena import Arena
+from marlin.worker.arena import MAX_RELEASES, Arena
 
 MakeArena = Callable[[int, int], Arena]
 
@@ -41,6 +41,16 @@ def test_each_mention_of_a_client_block_is_given_back_once(make_arena: MakeArena
     del other
     arena.give_back(1, 0)
     assert arena.take_client_releases() == [(1, 0, 2)]
+
+
+def test_no_more_blocks_go_back_at_once_than_a_message_holds(make_arena: MakeArena) -> None:
+    arena = make_arena(8192, 4096)
+    for block in range(MAX_RELEASES + 2):
+        arena.give_back(block, 0)
+    first, second = arena.take_client_releases(), arena.take_client_releases()
+    assert (len(first), len(second)) == (MAX_RELEASES, 2)
+    assert {block for block, _, _ in first + second} == set(range(MAX_RELEASES + 2))
+    assert not arena.has_client_releases
 
 
 def test_both_sides_see_the_same_bytes(make_arena: MakeArena) -> None:

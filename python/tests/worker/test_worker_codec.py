@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
@@ -23,7 +24,7 @@ from marlin.errors import (
     UnknownHandleError,
 )
 from marlin.worker import protocol
-from marlin.worker.arena import Arena
+from marlin.worker.arena import MAX_RELEASES, Arena
 from marlin.worker.handles import Handle, HandleTable, export
 from marlin.worker.limits import check_control
 from marlin.worker.protocol import DEFAULT_LIMITS, Limits
@@ -253,6 +254,29 @@ def test_too_much_for_one_message_is_refused() -> None:
     with pytest.raises(MessageTooLargeError, match="at most 100 bytes, got 104"):
         small.result(1, torch.zeros(26))
     assert _sent(list(range(60_000))) == list(range(60_000))
+
+
+@pytest.mark.parametrize(
+    "make", [lambda size: [0] * size, lambda size: "x" * size], ids=["values", "bytes"]
+)
+def test_whether_a_value_fits_does_not_depend_on_what_the_reply_gives_back(
+    make: Callable[[int], Value],
+) -> None:
+    blocks = [(2**63, 2**63, 2**63)] * MAX_RELEASES
+    writer, _ = _writer()
+
+    def fits(size: int, given_back: list[tuple[int, int, int]]) -> bool:
+        try:
+            encoded = writer.result(2**63, make(size), given_back)
+        except MessageTooLargeError:
+            return False
+        check_control(encoded.frames[0], DEFAULT_LIMITS)
+        return True
+
+    limit = bisect_left(range(2**21), True, key=lambda size: not fits(size, []))
+    assert 60_000 < limit < 2**20
+    assert fits(limit - 1, blocks)
+    assert not fits(limit, blocks)
 
 
 def test_many_small_tensors_turn_to_blocks(make_arena: MakeArena) -> None:
