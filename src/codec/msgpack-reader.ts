@@ -10,6 +10,7 @@ import type { Budget } from "./budget.ts";
  * of one string halves the time of a control frame, whose strings are mostly names.
  */
 const COPIED_TEXT = 12;
+const OWN_PROPERTY = { configurable: true, enumerable: true, writable: true };
 const MAX_SAFE = BigInt(Number.MAX_SAFE_INTEGER);
 const UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
@@ -150,8 +151,10 @@ export class MsgpackReader {
     for (let i = 0; i < length; i++) {
       this.#budget.take(1);
       const key = this.#key();
-      if (key === "__proto__") throw new ProtocolError("A map has the key `__proto__`, which is refused.");
-      map[key] = this.#read(depth);
+      const value = this.#read(depth);
+      // As in JSON.parse: a key like any other. Assigned to, it would set the map's prototype.
+      if (key === "__proto__") Object.defineProperty(map, key, { value, ...OWN_PROPERTY });
+      else map[key] = value;
     }
     return map;
   }

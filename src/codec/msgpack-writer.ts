@@ -102,7 +102,6 @@ export class MsgpackWriter {
       const key = keys[i] ?? "";
       if (items[i] === undefined) continue;
       this.#path.push(key);
-      if (key === "__proto__") this.#refuse("`__proto__` is not a key that peers accept");
       this.#text(key);
       this.#value(items[i], depth);
       this.#path.pop();

@@ -53,7 +53,7 @@ describe("calls", () => {
   });
 
   test("carry nested values, and `data` brings them back", async () => {
-    const value = [1, [2, { three: ["four", null] }], {}];
+    const value = [1, [2, { three: ["four", null] }], {}, JSON.parse('{"__proto__": 5}')];
     const handle = await untyped().echo(value);
     expect(isHandle(handle)).toBe(true);
     expect(await handle.data()).toEqual(value);
