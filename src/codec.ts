@@ -21,7 +21,7 @@ export { WireHandle, WireTensor } from "./protocol.ts";
 
 /**
  * The frames of `message`. Frame-stored tensors are appended without a copy: do not write to their bytes before the
- * transport has sent them.
+ * peer has answered.
  *
  * @throws NotSerializableError naming the place of a value that cannot travel; MessageTooLargeError past a limit.
  */

@@ -6,9 +6,9 @@
  */
 export interface Transport {
   /**
-   * Hands a message over; resolves once the transport no longer reads the frames. May be called many times without
-   * waiting: the transport has its own queue and keeps the order. Until it resolves the frames must not be changed, since
-   * they may be sent without a copy.
+   * Hands a message over; resolves once it is queued for good. May be called many times without waiting: the transport
+   * keeps the order. It may send the frames without a copy, and read them some time after this has resolved: they must
+   * not be changed any more.
    *
    * @throws ConnectionClosedError if the transport is or gets closed, or the peer went away.
    */

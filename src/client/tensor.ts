@@ -128,7 +128,9 @@ export class Tensor<D extends DType = DType> implements TensorMeta {
       return { wire: new WireTensor(dtype, shape, memory.storage) };
     }
     const bytes = new Uint8Array(buffer, byteOffset, byteLength);
-    return { wire: new WireTensor(dtype, shape, { kind: "frame", bytes }) };
+    // The socket reads a frame some time later: memory of an arena may be freed and used again by then.
+    const frame = memory.kind === "plain" ? bytes : bytes.slice();
+    return { wire: new WireTensor(dtype, shape, { kind: "frame", bytes: frame }) };
   }
 }
 

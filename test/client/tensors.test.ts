@@ -215,6 +215,18 @@ test("a tensor of another worker travels as bytes", async () => {
   expect(tensor).toBeInstanceOf(Tensor);
 });
 
+test("a tensor of another worker may be disposed of right after the call, and its memory used again", async () => {
+  await using other = await spawnWorker({ arenaBytes: 16 * MEBIBYTE });
+  const count = MEBIBYTE;
+  for (let i = 0; i < 20; i++) {
+    const tensor = other.tensor(new Float32Array(count).fill(1));
+    const sum = fixture().total<number>(tensor);
+    tensor.dispose();
+    using _ = other.tensor(new Float32Array(count).fill(7)); // in the same place
+    expect(await sum).toBe(count);
+  }
+});
+
 /** Waits for something that the worker does in its own time. */
 async function settled(check: () => Promise<boolean>): Promise<void> {
   await expect.poll(check, { timeout: 30_000 }).toBe(true);
