@@ -131,6 +131,7 @@ export class WorkerProcess {
    */
   async stop(options: { readonly grace?: number } = {}): Promise<WorkerExit> {
     const { grace = DEFAULT_GRACE_MS } = options;
+    this.#child.ref(); // who awaits this must not see the process exit before, when only the dying worker is left
     this.#child.stdin?.end();
     const term = setTimeout(() => this.#child.kill("SIGTERM"), grace / 2);
     const kill = setTimeout(() => this.#killGroup(), grace);

@@ -13,6 +13,13 @@ describe("a program", () => {
     await program.expectNothingLeft(worker);
   });
 
+  test("that closes a worker which does not answer goes on when the worker is killed", async () => {
+    const program = new Program("test/programs/close");
+    expect(await program.exited()).toEqual({ code: 0, signal: null });
+    const { worker } = await program.firstLine<{ worker: number }>();
+    await program.expectNothingLeft(worker);
+  });
+
   test("that is killed in the middle of a call leaves no worker and no files", async () => {
     const program = new Program("test/programs/hang");
     const { worker } = await program.firstLine<{ worker: number }>();
