@@ -9,13 +9,16 @@ export interface Member {
 export class Scope {
   readonly #outer: Scope | undefined;
   readonly #members = new Set<Member>();
+  #hasEnded = false;
 
   constructor(outer: Scope | undefined) {
     this.#outer = outer;
   }
 
+  /** Takes `member` in; what runs on after the end of its scope (a timer, a server) is outside of it. */
   add(member: Member): void {
-    this.#members.add(member);
+    if (this.#hasEnded) this.#outer?.add(member);
+    else this.#members.add(member);
   }
 
   /** Takes `member` out, so that it lives as if it had been made outside of this scope. */
@@ -25,6 +28,7 @@ export class Scope {
 
   /** Frees all members; waits for those that end in the worker. */
   async dispose(): Promise<void> {
+    this.#hasEnded = true;
     const members = [...this.#members];
     this.#members.clear();
     await Promise.all(members.map((member) => member.dispose()));
