@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { setTimeout } from "node:timers/promises";
 import { pathToFileURL } from "node:url";
-import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
 import { Arena } from "../../src/arena/arena.ts";
 import { WorkerStartError } from "../../src/errors.ts";
 import { type LogLine, startWorkerProcess, type WorkerProcess } from "../../src/worker-process.ts";
@@ -91,8 +91,10 @@ describe("a started worker", () => {
     ["spins-as-told", { GOMP_SPINCOUNT: "7" }, "7"],
     ["waits-as-told", { OMP_WAIT_POLICY: "active" }, null],
   ])("%s", async (name, env, spins) => {
+    for (const variable of ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY"]) vi.stubEnv(variable, undefined); // not the tester's
     const body = "import os, json; print(json.dumps(os.environ.get('GOMP_SPINCOUNT')))";
     const { worker, lines } = start(name, body, { env });
+    vi.unstubAllEnvs();
     await worker.exited;
     expect(JSON.parse(lines[0]?.text ?? "")).toBe(spins);
   });
