@@ -8,7 +8,6 @@ import { type CallOptions, checkCallOptions, watchDeadline } from "../session/de
 import { shakeHands } from "../session/handshake.ts";
 import { Session } from "../session/session.ts";
 import type { Transport } from "../transport.ts";
-import { untilListening } from "../transports/listening.ts";
 import { connectZeromq } from "../transports/zeromq.ts";
 import { type LogLine, startWorkerProcess, type WorkerExit, type WorkerProcess } from "../worker-process.ts";
 import { Connection } from "./connection.ts";
@@ -101,6 +100,7 @@ export async function spawnLink(options: SpawnOptions): Promise<Link> {
   const arena = await Arena.create({ bytes: arenaBytes });
   const listeners = makeListeners();
   try {
+    checkCallOptions(options, "Starting the worker"); // the signal may have aborted meanwhile
     const onLog = (line: LogLine): void => {
       for (const listener of listeners.log) listener(line);
     };
@@ -147,7 +147,6 @@ async function reach(
 ): Promise<{ readonly transport: Transport; readonly welcome: WelcomeMessage }> {
   const stop = watchDeadline({ signal, timeout }, "Connecting to the worker", (error) => attempt.abort(error));
   try {
-    await untilListening(endpoint, attempt.signal);
     const transport = await connectZeromq(endpoint, { connectTimeout: timeout, signal: attempt.signal });
     const welcome = await shakeHands(transport, { client: CLIENT, hasArena, signal: attempt.signal });
     return { transport, welcome };

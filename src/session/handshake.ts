@@ -22,12 +22,13 @@ export interface HandshakeOptions extends CallOptions {
  */
 export async function shakeHands(transport: Transport, options: HandshakeOptions): Promise<WelcomeMessage> {
   let ended: MarlinError | undefined;
-  checkCallOptions(options, "The handshake with the worker");
-  const stop = watchDeadline(options, "The handshake with the worker", (error) => {
-    ended = error;
-    transport.close(); // rejects the receive below
-  });
+  let stop = (): void => {};
   try {
+    checkCallOptions(options, "The handshake with the worker");
+    stop = watchDeadline(options, "The handshake with the worker", (error) => {
+      ended = error;
+      transport.close(); // rejects the receive below
+    });
     const { client, hasArena } = options;
     await transport.send(encodeMessage({ type: "hello", protocol: PROTOCOL_VERSION, client, arena: hasArena }));
     const message = decodeMessage(await transport.receive(), DEFAULT_LIMITS);

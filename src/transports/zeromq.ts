@@ -23,6 +23,7 @@ const RETRY_MS = 20;
 const REST_MS = 20;
 /** `sun_path` has 108 bytes, the last of them a zero. */
 const IPC_PATH_BYTES = 107;
+const MAX_PORT = 65535;
 /**
  * ZeroMQ must not reconnect: a worker that comes back at this endpoint is another one. It cannot be told so (-1 makes it
  * drop what the peer sent last, and so does ZMQ_IMMEDIATE: both close the pipe at a disconnect, read or not); an hour is
@@ -63,7 +64,8 @@ export async function connectZeromq(endpoint: string, options: ZeromqOptions = {
 
 function checkEndpoint(endpoint: string): void {
   const ipcPath = /^ipc:\/\/(.+)$/s.exec(endpoint)?.[1];
-  if (ipcPath === undefined && !/^tcp:\/\/.+:\d+$/.test(endpoint)) {
+  const tcpPort = Number(/^tcp:\/\/.+:(\d+)$/.exec(endpoint)?.[1]);
+  if (ipcPath === undefined && !(tcpPort > 0 && tcpPort <= MAX_PORT)) {
     throw new InvalidArgumentError(
       `\`endpoint\` must be \`ipc://path\` or \`tcp://host:port\`, got ${JSON.stringify(endpoint)}.`,
     );

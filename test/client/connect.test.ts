@@ -103,9 +103,12 @@ describe("connecting", () => {
     await outcome;
   });
 
-  test.each(["http://host:1", "", "tcp://host"])("to %j is InvalidArgumentError", async (endpoint) => {
-    await expect(Worker.connect(endpoint)).rejects.toThrow(InvalidArgumentError);
-  });
+  test.each(["http://host:1", "", "tcp://host", "tcp://127.0.0.1:99999", `ipc:///${"x".repeat(200)}`])(
+    "to %j is InvalidArgumentError",
+    async (endpoint) => {
+      await expect(Worker.connect(endpoint)).rejects.toThrow(InvalidArgumentError);
+    },
+  );
 });
 
 describe("a client that breaks the protocol", () => {

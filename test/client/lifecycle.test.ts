@@ -183,6 +183,15 @@ describe("a start", () => {
     await expect(Worker.spawn({ signal: AbortSignal.abort() })).rejects.toThrow(CancelledError);
   });
 
+  test("that is cancelled before there is a process starts none", async () => {
+    const { python } = stub("never", "exec sleep 1000");
+    const controller = new AbortController();
+    const start = Worker.spawn({ python, signal: controller.signal, timeout: 1000 });
+    controller.abort(); // while the shared memory is made
+    await expect(start).rejects.toThrow(CancelledError);
+    expect(fs.existsSync(`${python}.pid`)).toBe(false);
+  });
+
   test.each<[object, RegExp]>([
     [{ pyhton: "x" }, /`Worker.spawn` has no option `pyhton`/],
     [{ threads: 0 }, /`threads` must be a positive integer, got 0/],

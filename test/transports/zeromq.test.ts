@@ -102,12 +102,19 @@ describe("connecting", () => {
     await expect(during).rejects.toMatchObject({ code: "cancelled", cause: reason });
   });
 
-  test.each(["", "ipc://", "tcp://host", "tcp://:1", "inproc://x", "http://host:1", `ipc://${"x".repeat(108)}`])(
-    "refuses the endpoint %j",
-    async (endpoint) => {
-      await expect(connectZeromq(endpoint)).rejects.toThrow(InvalidArgumentError);
-    },
-  );
+  test.each([
+    "",
+    "ipc://",
+    "tcp://host",
+    "tcp://:1",
+    "tcp://host:0",
+    "tcp://host:65536",
+    "inproc://x",
+    "http://host:1",
+    `ipc://${"x".repeat(108)}`,
+  ])("refuses the endpoint %j", async (endpoint) => {
+    await expect(connectZeromq(endpoint)).rejects.toThrow(InvalidArgumentError);
+  });
 });
 
 describe("a peer that is killed", () => {
