@@ -14,14 +14,8 @@ import { type Case, type Timing, timeInterleaved } from "./timing.ts";
 const MIB = 2 ** 20;
 const SIZES = [1 * MIB, 64 * MIB];
 
-const { values: options } = parseArgs({
-  options: {
-    json: { type: "boolean", default: false },
-    quick: { type: "boolean", default: false },
-    rounds: { type: "string" },
-  },
-});
-const rounds = Number(options.rounds ?? (options.quick ? 3 : 15));
+const options = readOptions();
+const { rounds } = options;
 const scale = options.quick ? 0.2 : 1;
 const say = (text: string): void => {
   (options.json ? process.stderr : process.stdout).write(`${text}\n`);
@@ -81,6 +75,26 @@ if (!options.quick) {
 process.stdout.write(`${JSON.stringify(report)}\n`);
 // pythonia keeps handles of its own open after its exit().
 process.exit(0);
+
+function readOptions(): { readonly json: boolean; readonly quick: boolean; readonly rounds: number } {
+  try {
+    const { values } = parseArgs({
+      options: {
+        json: { type: "boolean", default: false },
+        quick: { type: "boolean", default: false },
+        rounds: { type: "string" },
+      },
+    });
+    const count = Number(values.rounds ?? (values.quick ? 3 : 15));
+    if (!Number.isSafeInteger(count) || count < 1) {
+      throw new Error(`Expected \`--rounds\` to be an integer of at least 1, got ${JSON.stringify(values.rounds)}.`);
+    }
+    return { json: values.json, quick: values.quick, rounds: count };
+  } catch (error) {
+    process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`);
+    return process.exit(2);
+  }
+}
 
 function allCases(all: readonly Bridge[], our: OurBridge): Case[] {
   const cases: Case[] = [];

@@ -28,8 +28,8 @@ export async function captureProgram(
   const child = spawn(command, args, {
     env: pythonEnvironment(),
     stdio: ["ignore", "pipe", "pipe"],
-    timeout: CAPTURE_TIMEOUT_MS,
-    signal,
+    // Not spawn's own timeout: for a program that does not exist it would keep this process alive until it passes.
+    signal: AbortSignal.any([signal, AbortSignal.timeout(CAPTURE_TIMEOUT_MS)]),
   });
   let stdout = "";
   let stderr = "";
@@ -65,11 +65,14 @@ export async function runForeground(
     stdio: ["inherit", onLine === undefined ? "inherit" : "pipe", "inherit"],
     signal,
   });
-  const ended = exitCode(child);
-  if (onLine !== undefined && child.stdout !== null) {
-    for await (const line of createInterface({ input: child.stdout })) onLine(line);
-  }
-  return (await ended) ?? ExitCode.failed;
+  // Both at once: a program that cannot start, or is interrupted, rejects while its output is still waited for.
+  const [code] = await Promise.all([exitCode(child), readLines(child, onLine)]);
+  return code ?? ExitCode.failed;
+}
+
+async function readLines({ stdout }: ChildProcess, onLine: ForegroundOptions["onLine"]): Promise<void> {
+  if (onLine === undefined || stdout === null) return;
+  for await (const line of createInterface({ input: stdout })) onLine(line);
 }
 
 /** Waits for the end of a child and of its output; rejects if it could not start. */

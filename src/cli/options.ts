@@ -2,6 +2,9 @@
 
 import { type Command, InvalidArgumentError, Option } from "commander";
 
+/** As python/marlin/primitives.py has them; asked for before minutes of loading, not after. */
+const GROUP_SIZES: readonly number[] = [32, 64, 128, -1];
+
 /** `--json` and `--verbose`, of every command. */
 export interface CommonFlags {
   readonly json: boolean;
@@ -37,15 +40,19 @@ export function withGeneration(
   return command
     .option("--max-new-tokens <n>", "stop after this many tokens", integer(1), defaults.maxNewTokens)
     .option("--temperature <t>", "0 takes the likeliest token, more is more varied", number(0), defaults.temperature)
-    .option("--top-p <p>", "sample from the likeliest tokens that make up this share", number(0, 1), 1)
+    .option("--top-p <p>", "sample from the likeliest tokens that make up this share", share, 1)
     .option("--seed <n>", "the same seed gives the same text", integer(0), 0)
     .option("--no-stream", "print the text at the end, not as it comes");
 }
 
 /** `--group-size`. */
 export function groupSize(): Option {
-  return new Option("--group-size <g>", "weights that share a scale: 32, 64, 128, ..., or -1 for one group")
-    .argParser(integer(-1))
+  return new Option("--group-size <g>", `weights that share a scale: ${GROUP_SIZES.join(", ")} for one group`)
+    .argParser((text) => {
+      const value = Number(text);
+      if (GROUP_SIZES.includes(value)) return value;
+      throw new InvalidArgumentError(`Expected one of ${GROUP_SIZES.join(", ")}, got ${JSON.stringify(text)}.`);
+    })
     .default(128);
 }
 
@@ -67,19 +74,26 @@ export function integer(minimum: number): (text: string) => number {
   };
 }
 
-/** Reads a number from `minimum` to `maximum`. */
-export function number(minimum: number, maximum: number = Number.POSITIVE_INFINITY): (text: string) => number {
+/** Reads a number of at least `minimum`. */
+export function number(minimum: number): (text: string) => number {
   return (text) => {
     const value = Number(text);
-    if (!Number.isFinite(value) || value < minimum || value > maximum || text.trim() === "") {
-      const range = maximum === Number.POSITIVE_INFINITY ? `of at least ${minimum}` : `from ${minimum} to ${maximum}`;
-      throw new InvalidArgumentError(`Expected a number ${range}, got ${JSON.stringify(text)}.`);
+    if (!Number.isFinite(value) || value < minimum || text.trim() === "") {
+      throw new InvalidArgumentError(`Expected a number of at least ${minimum}, got ${JSON.stringify(text)}.`);
     }
     return value;
   };
 }
 
-/** Collects the values of an option that may be given several times. */
+/** Reads a share: above 0, at most 1. */
+export function share(text: string): number {
+  const value = Number(text);
+  if (value > 0 && value <= 1) return value;
+  throw new InvalidArgumentError(`Expected a number above 0 and at most 1, got ${JSON.stringify(text)}.`);
+}
+
+/** Collects the texts of an option that may be given several times. */
 export function repeatable(text: string, earlier: readonly string[] = []): readonly string[] {
+  if (text === "") throw new InvalidArgumentError("Expected a text, got an empty one.");
   return [...earlier, text];
 }

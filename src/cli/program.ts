@@ -2,6 +2,8 @@
 
 import type { Readable } from "node:stream";
 import { Command, CommanderError } from "commander";
+import { VERSION } from "../client/version.ts";
+import { CancelledError } from "../errors.ts";
 import { type BenchFlags, bench, SUITES } from "./commands/bench.ts";
 import { type DemoFlags, demo } from "./commands/demo.ts";
 import { doctor } from "./commands/doctor.ts";
@@ -57,10 +59,13 @@ export async function runProgram(args: readonly string[], streams: Streams, sign
   } catch (error) {
     if (error instanceof CommanderError) {
       if (error.exitCode === 0) return ExitCode.ok;
-      output().json(errorDocument(new UsageError(error.message), flags.verbose));
+      output().json(errorDocument(new UsageError(error.message.replace(/^error: /, "")), flags.verbose));
       return ExitCode.usage;
     }
-    if (signal.aborted) return ExitCode.interrupted;
+    if (signal.aborted) {
+      output().json(errorDocument(new CancelledError("The command was interrupted."), flags.verbose));
+      return ExitCode.interrupted;
+    }
     output().json(errorDocument(error, flags.verbose));
     output().note(errorText(error, flags.verbose));
     return error instanceof UsageError ? ExitCode.usage : ExitCode.failed;
@@ -72,6 +77,7 @@ type Action = (command: (context: Context) => Promise<number>, flags: CommonFlag
 function buildProgram(action: Action, { stdin, stdout, stderr }: Streams): Command {
   const program = new Command("marlin")
     .description("4-bit PyTorch models, driven from TypeScript.")
+    .version(VERSION)
     .addHelpText("after", EXIT_CODES)
     .exitOverride()
     .configureOutput({ writeOut: (text) => stdout.write(text), writeErr: (text) => stderr.write(text) });
@@ -91,7 +97,7 @@ function buildProgram(action: Action, { stdin, stdout, stderr }: Streams): Comma
     .addOption(dtype())
     .option("--quantize", "put the Linears in 4 bits while loading", false)
     .option("--stop <text>", "end before this text; may be given several times", repeatable)
-    .addOption(groupSize())
+    .addOption(groupSize().implies({ quantize: true }))
     .action((model: string, prompt: string, flags: Omit<RunFlags, "model" | "prompt"> & CommonFlags) =>
       action(async (context) => run(context, { ...flags, model, prompt: await readPrompt(prompt, stdin) }), flags),
     );

@@ -72,6 +72,7 @@ test("demo measures before and after, and ends with the table and the kernel", a
   expect(out).toMatch(/bytes of weights +\S+ MiB +\S+ MiB +\S+x smaller\n/);
   expect(out).toMatch(/perplexity +\d+\.\d+ +\d+\.\d+ +[+-]\d+\.\d %\n/);
   expect(out).toMatch(/tokens\/s +\d+ +\d+ +\S+x\n/);
+  expect(out).toContain("Perplexity: over 255 tokens from the beginning of the held-out text");
   expect(out).toMatch(/Kernel: \w+ \(.+\)\n$/);
 });
 
@@ -128,6 +129,20 @@ test("doctor finds everything on a machine that is set up", async () => {
   const { findings } = JSON.parse(out);
   expect(findings.filter(({ status }: { status: string }) => status === "fail")).toEqual([]);
   expect(code).toBe(0);
+});
+
+// Less than the time that doctor gives a program to answer: one that does not exist must not keep doctor from ending.
+test("doctor ends when the Python does not exist", { timeout: 60_000 }, async () => {
+  const { code, out } = await marlin(["doctor", "--json", "--python", "/no/such/python"]);
+  expect(code).toBe(1);
+  expect(JSON.parse(out).findings).toContainEqual(expect.objectContaining({ name: "python", status: "fail" }));
+});
+
+test("a group size puts the model in 4 bits on the way in", async () => {
+  const args = ["run", MODEL, "import", "--json", "--no-stream", "--max-new-tokens", "64", "--temperature", "1"];
+  const [plain, quantized] = [await marlin(args), await marlin([...args, "--group-size", "32"])];
+  expect([plain.code, quantized.code]).toEqual([0, 0]);
+  expect(JSON.parse(quantized.out).text).not.toBe(JSON.parse(plain.out).text);
 });
 
 test("a checkpoint that does not exist is one sentence with its code", async () => {

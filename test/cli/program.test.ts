@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
 import { runProgram } from "../../src/cli/program.ts";
+import { VERSION } from "../../src/client/version.ts";
 import { captureStreams } from "./streams.ts";
 
 const never = new AbortController().signal;
@@ -27,6 +28,8 @@ test.each([
   ["a missing option", ["quantize", "model"], "required option '--out <folder>' not specified"],
   ["a number that is none", ["demo", "--max-new-tokens", "many"], 'Expected an integer of at least 1, got "many".'],
   ["a dtype that is none", ["run", "m", "p", "--dtype", "int3"], "Allowed choices are float32, bfloat16, float16"],
+  ["a group size that is none", ["demo", "--group-size", "5"], 'Expected one of 32, 64, 128, -1, got "5".'],
+  ["an empty stop text", ["run", "m", "p", "--stop", ""], "Expected a text, got an empty one."],
   ["an empty prompt", ["run", "m", ""], "Expected a prompt, got an empty text."],
   ["an unknown benchmark", ["bench", "frob"], 'Expected a benchmark of linear, bridge, got "frob".'],
 ])("%s is a wrong command line: code 2, and a sentence on stderr", async (_, args, message) => {
@@ -34,6 +37,43 @@ test.each([
   expect(await runProgram(args, streams, never)).toBe(2);
   expect(streams.err()).toContain(message);
   expect(streams.out()).toBe("");
+});
+
+test("--version is the package's", async () => {
+  const streams = captureStreams();
+  expect(await runProgram(["--version"], streams, never)).toBe(0);
+  expect(streams.out()).toBe(`${VERSION}\n`);
+});
+
+test("with --json what the parser refuses is a document without the parser's own label", async () => {
+  const streams = captureStreams();
+  expect(await runProgram(["demo", "--json", "--frob"], streams, never)).toBe(2);
+  expect(JSON.parse(streams.out())).toMatchObject({ error: { code: "usage", message: "unknown option '--frob'" } });
+});
+
+test.each([["doctor"], ["bench", "linear"], ["bench", "bridge"]])(
+  "%s %s that was interrupted says so, and not what it did not find",
+  async (...args) => {
+    const streams = captureStreams();
+    expect(await runProgram([...args, "--json"], streams, AbortSignal.abort())).toBe(130);
+    expect(JSON.parse(streams.out())).toMatchObject({ error: { code: "cancelled" } });
+  },
+);
+
+test.each(["", "--json"])("a benchmark in a Python that does not exist is one sentence %s", async (flag) => {
+  const streams = captureStreams();
+  const args = ["bench", "linear", "--python", "/no/such/python", flag].filter((arg) => arg !== "");
+  expect(await runProgram(args, streams, never)).toBe(1);
+  expect(streams.err()).toBe(
+    "marlin: `--python` must be a Python that runs, got /no/such/python. [invalid_argument]\n",
+  );
+  expect(streams.out() !== "").toBe(flag === "--json");
+});
+
+test("with --json a benchmark that fails is a document, and its exit code stays", async () => {
+  const streams = captureStreams();
+  expect(await runProgram(["bench", "linear", "--json", "--", "--frob"], streams, never)).toBe(2);
+  expect(JSON.parse(streams.out())).toMatchObject({ error: { code: "usage" } });
 });
 
 test("with --json a wrong command line is a document, too", async () => {

@@ -3,7 +3,7 @@
 import fs from "node:fs";
 import path from "node:path";
 import process from "node:process";
-import { UnsupportedError } from "../../errors.ts";
+import { InternalError, InvalidArgumentError, UnsupportedError } from "../../errors.ts";
 import { findPython, PACKAGE_ROOT } from "../../worker-process/find-python.ts";
 import { runForeground } from "../child.ts";
 import type { Context } from "../context.ts";
@@ -43,14 +43,23 @@ export async function bench({ output, signal }: Context, flags: BenchFlags): Pro
   const python = findPython({ python: flags.python });
   const command = script.endsWith(".py") ? python : process.execPath;
   const env = { MARLIN_PYTHON: python };
-  if (!output.isJson) return await runForeground(command, [script, ...flags.args], { env, signal });
+  const run = (onLine?: (line: string) => void): Promise<number> =>
+    runForeground(command, [script, ...flags.args], { env, signal, onLine }).catch((cause: unknown) => {
+      throw new InvalidArgumentError(`\`--python\` must be a Python that runs, got ${python}.`, { cause });
+    });
+  if (!output.isJson) return await run();
 
   let last: string | undefined;
   const onLine = (line: string): void => {
     if (last !== undefined) output.note(last);
     last = line;
   };
-  const code = await runForeground(command, [script, ...flags.args], { env, signal, onLine });
-  if (code === ExitCode.ok && last !== undefined) output.json(JSON.parse(last));
-  return code;
+  const code = await run(onLine);
+  if (code === ExitCode.ok && last !== undefined) {
+    output.json(JSON.parse(last));
+    return code;
+  }
+  if (last !== undefined) output.note(last);
+  const message = `The benchmark \`${script}\` ended with exit code ${code}; what it wrote is above.`;
+  throw code === ExitCode.usage ? new UsageError(message) : new InternalError(message);
 }

@@ -2,7 +2,7 @@
 
 import fs from "node:fs/promises";
 import path from "node:path";
-import type { Model } from "../../client/model.ts";
+import type { Model, PerplexityReport } from "../../client/model.ts";
 import { CheckpointNotFoundError } from "../../errors.ts";
 import { BUNDLED_MODEL, type Context, loadModel, report, startWorker, type WorkerFlags } from "../context.ts";
 import { ExitCode } from "../exit.ts";
@@ -37,7 +37,7 @@ interface Kernel {
   readonly reason: string;
 }
 
-/** One document: the model, both measurements, the kernel, and the text. */
+/** One document: the model, both measurements and over how many tokens of the held-out text, the kernel, and the text. */
 export async function demo(context: Context, flags: DemoFlags): Promise<number> {
   const { output, signal } = context;
   const heldout = await readHeldout();
@@ -64,13 +64,16 @@ export async function demo(context: Context, flags: DemoFlags): Promise<number> 
   });
   output.line(flags.stream ? "" : generated.text);
   const after = collect(model, perplexityAfter, generated);
+  const heldoutTokens = perplexityAfter.tokens;
 
   const { kernel } = await worker.call<{ readonly kernel: Kernel }>("worker.info", [], {}, { signal });
   output.line(`\n${table(before, after, flags.groupSize)}\n`);
+  output.line(`Perplexity: over ${heldoutTokens} tokens from the beginning of the held-out text (--heldout-tokens).`);
   output.line(`Kernel: ${kernel.kernel} (${kernel.reason})`);
   output.json({
     model: flags.model,
     groupSize: flags.groupSize,
+    heldoutTokens,
     before,
     after,
     kernel,
@@ -96,12 +99,12 @@ async function measurePerplexity(
   model: Model,
   text: string,
   maxTokens: number,
-): Promise<number> {
+): Promise<PerplexityReport> {
   const precision = model.info.quantization === null ? "full precision" : "4 bits";
   return await output.during(`Measuring perplexity on held-out text, ${precision}`, async (step) => {
-    const { perplexity, tokens } = await model.perplexity(text, { maxTokens, onProgress: report(step), signal });
-    step.note(`${perplexity.toFixed(3)} over ${tokens} tokens`);
-    return perplexity;
+    const result = await model.perplexity(text, { maxTokens, onProgress: report(step), signal });
+    step.note(`${result.perplexity.toFixed(3)} over ${result.tokens} tokens`);
+    return result;
   });
 }
 
@@ -115,7 +118,7 @@ async function generateWarm(
   return await generate(context, model, flags.prompt, flags, onText);
 }
 
-function collect({ info }: Model, perplexity: number, { tokensPerSecond }: Generated): Measured {
+function collect({ info }: Model, { perplexity }: PerplexityReport, { tokensPerSecond }: Generated): Measured {
   return { dtype: info.dtype, weightBytes: info.weightBytes, perplexity, tokensPerSecond };
 }
 

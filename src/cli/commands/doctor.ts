@@ -26,7 +26,10 @@ export async function doctor(context: Context, flags: WorkerFlags): Promise<numb
       await checkDisk(PACKAGE_ROOT),
       ...(await checkPython(python, (command, args) => captureProgram(command, args, signal))),
     ];
-    return [...parts, await checkWorker(context, flags, parts)];
+    const worker = await checkWorker(context, flags, parts);
+    // What was cut short looks like what is broken.
+    signal.throwIfAborted();
+    return [...parts, worker];
   });
   for (const { name, status, found, advice } of findings) {
     output.line(`${MARKS[status]}  ${name.padEnd(NAME_WIDTH)}${found}`);
