@@ -1,7 +1,22 @@
 // How programs end, and that their workers end with them: each runs in a process of its own.
 
-import { describe, expect, test } from "vitest";
+import fs from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { describe, expect, test, vi } from "vitest";
+import { findPython } from "../../src/worker-process.ts";
 import { Program } from "./programs.ts";
+
+/** What can be seen of a program that starts its worker. */
+interface Starting {
+  readonly worker: number | undefined;
+  /** In its temporary folder. */
+  readonly files: readonly string[];
+}
+
+function readPid(file: string): number | undefined {
+  return fs.existsSync(file) ? Number(fs.readFileSync(file, "utf8")) || undefined : undefined;
+}
 
 describe("a program", () => {
   test("that has nothing left to do exits by itself, and its worker with it", async () => {
@@ -26,6 +41,40 @@ describe("a program", () => {
     program.kill("SIGKILL", "program");
     expect(await program.exited()).toEqual({ code: null, signal: "SIGKILL" });
     await program.expectNothingLeft(worker);
+  });
+
+  test("that is killed while Python cannot even hear of it leaves no worker and no files", async () => {
+    const program = new Program("test/programs/hog");
+    const { worker } = await program.firstLine<{ worker: number }>();
+    program.kill("SIGKILL", "program");
+    await program.exited();
+    await program.expectNothingLeft(worker);
+  });
+
+  test.each<[string, (starting: Starting) => boolean]>([
+    ["its worker starts", ({ worker }) => worker !== undefined],
+    ["its worker waits for it", ({ files }) => files.some((file) => file.endsWith("/worker"))],
+  ])("that is killed while %s leaves no worker and no files", async (_, isTime) => {
+    const folder = fs.mkdtempSync(path.join(os.tmpdir(), "marlin-starting-"));
+    const pidFile = path.join(folder, "pid");
+    const python = path.join(folder, "python");
+    // The Python that says when it runs: from then on the worker knows of the folder for its socket.
+    fs.writeFileSync(python, `#!/bin/sh\necho $$ > '${pidFile}'\nexec '${findPython()}' "$@"\n`, { mode: 0o700 });
+    vi.stubEnv("MARLIN_PYTHON", python);
+    const program = new Program("test/programs/idle");
+    vi.unstubAllEnvs();
+    const look = (): Starting => ({
+      worker: readPid(pidFile),
+      files: fs.readdirSync(program.temporary, { recursive: true, encoding: "utf8" }),
+    });
+    await expect.poll(() => look().worker, { timeout: 60_000 }).toBeDefined();
+    program.kill("SIGSTOP", "program"); // so that it does not connect
+    await expect.poll(() => isTime(look()), { timeout: 60_000 }).toBe(true);
+    const { worker } = look();
+    program.kill("SIGKILL", "program");
+    await program.exited();
+    await program.expectNothingLeft(worker);
+    fs.rmSync(folder, { recursive: true });
   });
 
   test.each(["SIGINT", "SIGTERM", "SIGHUP"] as const)(

@@ -21,6 +21,7 @@ from typing import Final
 
 import marlin
 from marlin.errors import BindRefusedError, InvalidArgumentError
+from marlin.worker.endpoint import remove_directory
 from marlin.worker.lifetime import die_with_parent, end_within, is_spawned, watch_stdin
 from marlin.worker.protocol import WorkerInfo
 from marlin.worker.waker import Waker
@@ -60,8 +61,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     spawned = is_spawned()
     if spawned:
-        # First of all: a parent that dies while torch is imported must not leave us behind.
-        watch_stdin()
+        # First of all: a parent that dies while torch is imported must not leave us behind, nor the
+        # directory that it made for our socket.
+        watch_stdin(lambda: remove_directory(options.endpoint))
     return _serve(options, parent if spawned else None)
 
 
@@ -94,9 +96,14 @@ def _serve(options: argparse.Namespace, parent: int | None) -> int:
     except BindRefusedError as error:
         _log.error("%s", error)
         return _BIND_REFUSED
-    server = Server(router, waker, arena, DEFAULT_LIMITS, _describe_worker(str(torch.__version__)))
-    if parent is not None and not die_with_parent(parent):
-        server.stop()
+
+    def on_first_client() -> None:
+        # Not before: until then no foreign code runs, and who is killed cannot remove its socket.
+        if parent is not None and not die_with_parent(parent):
+            server.stop()
+
+    info = _describe_worker(str(torch.__version__))
+    server = Server(router, waker, arena, DEFAULT_LIMITS, info, on_first_client)
     # What is alive now lives for ever; the collector need not look at it again.
     gc.collect()
     gc.freeze()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
@@ -10,7 +11,7 @@ from typing import Final
 
 from marlin.errors import BindRefusedError
 
-__all__ = ["check_endpoint", "remove_socket", "socket_path"]
+__all__ = ["check_endpoint", "remove_directory", "remove_socket", "socket_path"]
 
 _LOOPBACK: Final = re.compile(r"tcp://(127\.0\.0\.1|\[::1\]):([0-9]{1,5})")
 _IPC: Final = "ipc://"
@@ -63,11 +64,16 @@ def socket_path(endpoint: str) -> Path | None:
 def remove_socket(endpoint: str) -> None:
     """Removes the socket's file, and its directory if nothing else is in it."""
     path = socket_path(endpoint)
-    if path is None:
-        return
-    try:
-        path.unlink(missing_ok=True)
-        path.parent.rmdir()
-    except OSError:
-        # The client may have removed the directory, or keeps something else in it.
-        return
+    if path is not None:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+        remove_directory(endpoint)
+
+
+def remove_directory(endpoint: str) -> None:
+    """Removes the directory of the socket's file, if nothing is in it."""
+    path = socket_path(endpoint)
+    if path is not None:
+        # The client may have removed it, or keeps something else in it.
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()

@@ -8,6 +8,7 @@ import signal
 import stat
 import sys
 import threading
+from collections.abc import Callable
 from typing import Final
 
 __all__ = ["die_with_parent", "end_within", "is_spawned", "watch_stdin"]
@@ -26,8 +27,10 @@ def is_spawned() -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
-def watch_stdin() -> None:
-    """Sends SIGTERM to this process when stdin ends: the parent has closed it, or died.
+def watch_stdin(on_end: Callable[[], None]) -> None:
+    """Calls `on_end`, then sends SIGTERM to this process, when stdin ends: the parent is gone.
+
+    Until the worker catches SIGTERM, that ends it at once: `on_end` is all the clean-up there is.
 
     Foreign code and its children get an empty stdin: on ours they would wait for ever.
     """
@@ -43,6 +46,7 @@ def watch_stdin() -> None:
         except OSError:
             # A reset socket is an end as well.
             pass
+        on_end()
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, name="stdin", daemon=True).start()
@@ -52,7 +56,7 @@ def die_with_parent(parent: int) -> bool:
     """Has the kernel kill this process when `parent` dies (Linux); False if it is dead already.
 
     The end of stdin does the same in good order, but not while foreign code holds the interpreter
-    lock. Call it on the main thread: the kernel keeps the setting with the thread.
+    lock. Call it on a thread that lives as long as the worker: the kernel keeps the setting there.
     """
     if sys.platform == "linux":
         libc = ctypes.CDLL(None, use_errno=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -54,13 +55,22 @@ class Server:
     """Routes between clients and the executor. Everything but `stop` is its thread's."""
 
     def __init__(
-        self, router: Router, waker: Waker, arena: Arena | None, limits: Limits, info: WorkerInfo
+        self,
+        router: Router,
+        waker: Waker,
+        arena: Arena | None,
+        limits: Limits,
+        info: WorkerInfo,
+        on_first_client: Callable[[], None],
     ) -> None:
+        """`on_first_client` is called, in the I/O thread, before the first `welcome`."""
         self._router = router
         self._waker = waker
         self._arena = arena
         self._limits = limits
         self._info = info
+        self._on_first_client = on_first_client
+        self._has_greeted = False
         self._incarnation = secrets.token_hex(16)
         self._sessions: dict[bytes, Session] = {}
         self._arena_session: Session | None = None
@@ -199,6 +209,9 @@ class Server:
             self._arena_session = session
             info = protocol.ArenaInfo(session.arena.bytes, session.arena.client_bytes)
         self._sessions[incoming.identity] = session
+        if not self._has_greeted:
+            self._has_greeted = True
+            self._on_first_client()
         self._sender.say(
             session,
             protocol.Welcome(
