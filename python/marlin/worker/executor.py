@@ -7,10 +7,12 @@ it is, ends that call and nothing else.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
+from typing import ParamSpec, TypeVar
 
 from marlin.errors import CancelledError
 from marlin.worker import protocol
@@ -20,6 +22,9 @@ from marlin.worker.session import SLOW_BACKLOG, Outgoing, RunningCall
 from marlin.worker.writer import Encoded
 
 __all__ = ["Executor", "error_reply"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +42,7 @@ class Executor:
         self._outbox = outbox
         self._ring = ring
         self._lock = threading.Lock()
+        self._pid = os.getpid()
         # Calls whose turn has come, garbage to drop in our thread, and None to end.
         self._queue: SimpleQueue[RunningCall | list[object] | None] = SimpleQueue()
         self.running: RunningCall | None = None
@@ -122,7 +128,7 @@ class Executor:
         value: object = None
         failure: ErrorMap | None = None
         try:
-            value = call.handler.invoke(call.context, call.args, call.kwargs)
+            value = self._foreign(call.handler.invoke, call.context, call.args, call.kwargs)
             call.context.check()
         except BaseException as error:
             failure = describe_failure(error)
@@ -139,9 +145,11 @@ class Executor:
         try:
             call.context.check()
             if call.generator is None:
-                call.generator = call.handler.invoke(call.context, call.args, call.kwargs)
+                call.generator = self._foreign(
+                    call.handler.invoke, call.context, call.args, call.kwargs
+                )
             try:
-                value = next(call.generator)
+                value = self._foreign(next, call.generator)
             except StopIteration as stop:
                 value = stop.value
                 call.context.check()
@@ -165,6 +173,18 @@ class Executor:
             call.session.is_slow = True
         self._ring()
         return False
+
+    def _foreign(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Runs what may be anybody's code. A copy of this process that it forked ends here.
+
+        The clients and the I/O thread are the parent's, the shared memory is only the parent's to
+        allocate, and nobody would ever end the copy.
+        """
+        try:
+            return function(*args, **kwargs)
+        finally:
+            if os.getpid() != self._pid:
+                os._exit(0)
 
     def _end(self, call: RunningCall, reply: Encoded) -> None:
         # Who has the reply must not be told that the call still runs.
@@ -204,4 +224,5 @@ def _close(call: RunningCall) -> None:
     except CancelledError:
         pass
     except BaseException as error:
-        _log.warning("`%s` raised while its stream was closed: %r", call.handler.method, error)
+        text = describe_failure(error).message
+        _log.warning("`%s` raised while its stream was closed: %s", call.handler.method, text)

@@ -15,6 +15,8 @@ from marlin.worker.protocol import ErrorMap
 
 __all__ = ["describe_failure"]
 
+_INT64_MIN: Final = -(2**63)
+_UINT64_MAX: Final = 2**64 - 1
 _MAX_TRACEBACK_BYTES: Final = 16 << 10
 _MAX_MESSAGE_BYTES: Final = 8 << 10
 _MAX_DETAILS_BYTES: Final = 16 << 10
@@ -25,6 +27,17 @@ _CPU_ALLOCATOR_FAILED: Final = "DefaultCPUAllocator"
 
 def describe_failure(error: BaseException) -> ErrorMap:
     """Code, message, qualified type and traceback of `error`; never raises, always fits a frame."""
+    try:
+        described = _describe(error)
+        # A name with lone surrogates, or a code that is no string, shows only here.
+        msgspec.msgpack.encode(described)
+    except BaseException:
+        # Foreign classes answer for their names, and for what they are instances of.
+        return ErrorMap("python_error", "An exception was raised that cannot be described.")
+    return described
+
+
+def _describe(error: BaseException) -> ErrorMap:
     text = _text_of(error)
     if isinstance(error, MarlinError):
         return ErrorMap(
@@ -79,9 +92,10 @@ def _without_own_frames(tb: TracebackType | None) -> TracebackType | None:
 def _plain_details(details: dict[str, object]) -> dict[str, object]:
     plain: dict[str, object] = {}
     for key, value in details.items():
-        plain[key] = (
-            value if isinstance(value, (bool, int, float, str, type(None))) else repr(value)
+        fits = isinstance(value, (bool, float, str, type(None))) or (
+            isinstance(value, int) and _INT64_MIN <= value <= _UINT64_MAX
         )
+        plain[key] = value if fits else repr(value)
     if len(msgspec.msgpack.encode(plain)) > _MAX_DETAILS_BYTES:
         return {}
     return plain

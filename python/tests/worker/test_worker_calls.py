@@ -165,6 +165,14 @@ def test_calls_run_in_order_of_arrival(client: WireClient) -> None:
     assert client.call("python.value", log, []) == list(range(50))
 
 
+def test_a_forked_copy_of_the_worker_ends_with_its_call(client: WireClient) -> None:
+    child = client.python("os", "fork")
+    # Returns when the child is gone; a copy that served on would never be.
+    waited = ref(client.python("os", "waitpid", child, 0))
+    assert client.call("python.value", waited, []) == [child, 0]
+    assert client.python("operator", "add", 2, 3) == 5
+
+
 def test_ping_is_answered_while_python_runs(client: WireClient, fifo: str) -> None:
     running = client.start("python.call", _SAMPLE, ["wait_on"], [fifo], {})
     queued = client.start("worker.stats")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
 from marlin.errors import ArenaFullError, CancelledError, InvalidArgumentError
+from marlin.worker import protocol
 from marlin.worker.context import CallContext
 from marlin.worker.failures import describe_failure
 from marlin.worker.protocol import DEFAULT_LIMITS, ProgressData
@@ -70,3 +73,47 @@ def test_torch_out_of_memory_has_its_code() -> None:
 def test_an_error_without_text_is_named_by_its_type() -> None:
     assert describe_failure(ValueError()).message == "ValueError"
     assert describe_failure(ValueError("\ud800")).message == "?"
+
+
+class _NamelessError(Exception):
+    __module__ = "\ud800"
+
+
+class _CodelessError(InvalidArgumentError):
+    code = object()  # type: ignore[assignment]
+
+
+class _ElusiveError(Exception):
+    def __getattribute__(self, name: str) -> object:
+        raise RuntimeError("not even that")
+
+
+class _Unprintable:
+    def __repr__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: _NamelessError("x"),
+        lambda: _CodelessError("x"),
+        lambda: _ElusiveError("x"),
+        lambda: InvalidArgumentError("x", what=_Unprintable()),
+        lambda: InvalidArgumentError("x", what="\ud800"),
+        lambda: InvalidArgumentError("x", **{"\ud800": 1}),
+    ],
+    ids=["module", "code", "class", "repr", "text", "key"],
+)
+def test_an_error_that_cannot_be_described_is_an_error_still(
+    make: Callable[[], Exception],
+) -> None:
+    described = describe_failure(make())
+    assert described.code == "python_error"
+    assert described.message == "An exception was raised that cannot be described."
+    assert protocol.encode(protocol.ErrorReply(1, described))
+
+
+def test_details_beyond_64_bits_become_text() -> None:
+    details = describe_failure(InvalidArgumentError("x", wanted=2**64, got=2**64 - 1)).details
+    assert details == {"wanted": str(2**64), "got": 2**64 - 1}
