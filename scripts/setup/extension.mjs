@@ -13,7 +13,7 @@ const NAME = "extension";
 /** The names that setup.py tries, in its order, after the variable CXX. */
 const COMPILERS = ["c++", "g++", "clang++"];
 /** Variables that change what is built. */
-const BUILD_VARIABLES = ["MARLIN_CUDA", "MARLIN_DEBUG", "MARLIN_SANITIZE", "CXX", "CXXFLAGS", "CFLAGS"];
+const BUILD_VARIABLES = ["MARLIN_CUDA", "MARLIN_DEBUG", "MARLIN_SANITIZE", "CXX", "CXXFLAGS", "CUDA_HOME"];
 
 /**
  * @param {{ info: import("./python.mjs").PythonInfo, force?: boolean, signal?: AbortSignal }} options
