@@ -78,7 +78,8 @@ export class PendingCalls {
 
   /**
    * Marks a call as given up and returns true, or false if it had ended or was given up before.
-   * It counts as waited for until the worker ends it: what its last messages hold must be given back.
+   * It counts as waited for until the worker ends it, or `setWaiting` says else: what its last messages hold must be
+   * given back.
    */
   giveUp(id: number): boolean {
     const entry = this.#entries.get(id);

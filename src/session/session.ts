@@ -66,6 +66,12 @@ export interface Pong {
 /** Wraps a handler that settles a call, so that the watch over its signal and timeout ends. */
 type Settled = <T>(handler: (value: T) => void) => (value: T) => void;
 
+/**
+ * How long a call that was given up is waited for, in milliseconds. A worker ends most of them at once; a foreign call ends
+ * when it returns, which may be never, and must not keep a program alive that is done.
+ */
+const GIVEN_UP_MS = 1000;
+
 /** Calls of one worker, over one transport. */
 export class Session {
   /** What the worker said of itself. */
@@ -265,6 +271,14 @@ export class Session {
     if (!this.#pending.giveUp(id)) return;
     this.#send({ type: "cancel", id });
     this.#receive();
+    setTimeout(() => this.#stopWaiting(id), GIVEN_UP_MS).unref();
+  }
+
+  /** What the call still holds is given back when the program receives its next answer. */
+  #stopWaiting(id: number): void {
+    this.#pending.setWaiting(id, false);
+    // A pending receive cannot be taken back, but the I/O thread's answer ends it.
+    if (this.#isReceiving && this.#pending.waiting === 0) this.ping().catch(() => {});
   }
 
   #send(message: Message): void {

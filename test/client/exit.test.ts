@@ -28,6 +28,14 @@ describe("a program", () => {
     await program.expectNothingLeft(worker);
   });
 
+  test("that has given up a call exits by itself, though Python goes on with it", async () => {
+    const program = new Program("test/programs/give-up");
+    expect(await program.exited()).toEqual({ code: 0, signal: null });
+    const { worker, code } = await program.firstLine<{ worker: number; code: string }>();
+    expect(code).toBe("timeout");
+    await program.expectNothingLeft(worker);
+  });
+
   test("that closes a worker which does not answer goes on when the worker is killed", async () => {
     const program = new Program("test/programs/close");
     expect(await program.exited()).toEqual({ code: 0, signal: null });
