@@ -149,7 +149,7 @@ export class Connection {
   }
 
   #encoder(resolved?: ReadonlyMap<unknown, WireValue>): Encoder {
-    return new Encoder(this, this.session.welcome.limits.max_depth, resolved);
+    return new Encoder(this, this.session.welcome.limits, resolved);
   }
 
   #send(method: string, parameters: Parameters, encoder: Encoder, options: MethodOptions): Promise<WireValue> {

@@ -2,8 +2,9 @@
 // only names here, are collected for the caller to resolve, who then encodes again.
 
 import type { Block } from "../arena/block.ts";
+import { Budget } from "../codec/budget.ts";
 import { InvalidArgumentError, MessageTooLargeError, NotSerializableError } from "../errors.ts";
-import type { WireMap, WireValue } from "../protocol.ts";
+import type { Limits, WireMap, WireValue } from "../protocol.ts";
 import { describe } from "./options.ts";
 import { type Place, placeName, placeOf } from "./reference.ts";
 import { Tensor, toWireTensor } from "./tensor.ts";
@@ -17,17 +18,21 @@ export class Encoder {
   readonly unresolved: Map<unknown, Place> = new Map();
   readonly #worker: object;
   readonly #maxDepth: number;
+  /** Values that share parts can be far larger than the memory they take: counted while they are unfolded. */
+  readonly #budget: Budget;
   readonly #resolved: ReadonlyMap<unknown, WireValue>;
 
   /** `worker` is the identity of the worker; `resolved` has the values of the names that an earlier pass collected. */
-  constructor(worker: object, maxDepth: number, resolved: ReadonlyMap<unknown, WireValue> = new Map()) {
+  constructor(worker: object, limits: Limits, resolved: ReadonlyMap<unknown, WireValue> = new Map()) {
     this.#worker = worker;
-    this.#maxDepth = maxDepth;
+    this.#maxDepth = limits.max_depth;
+    this.#budget = new Budget(limits);
     this.#resolved = resolved;
   }
 
   /** `value` as it travels; `where` names it in errors. */
   encode(value: unknown, where: string, depth = 0): WireValue {
+    this.#budget.take(1);
     switch (typeof value) {
       case "string":
       case "number":

@@ -10,6 +10,7 @@ import {
   CancelledError,
   HandleDisposedError,
   InvalidArgumentError,
+  MessageTooLargeError,
   type NotSerializableError,
   PythonError,
 } from "../../src/errors.ts";
@@ -284,6 +285,13 @@ test("an argument that contains itself is refused", async () => {
   cyclic.push(cyclic);
   const call: unknown = Reflect.apply(moduleOf(open().connection, "m").f, undefined, [cyclic]);
   await expect(call).rejects.toThrow(/nests deeper than/);
+});
+
+test("an argument that is larger than a message when its shared parts are unfolded is refused before that", async () => {
+  let value: unknown = 0;
+  for (let level = 0; level < 30; level++) value = [value, value];
+  const call: unknown = Reflect.apply(moduleOf(open().connection, "m").f, undefined, [value]);
+  await expect(call).rejects.toThrow(MessageTooLargeError);
 });
 
 describe("`with`", () => {
