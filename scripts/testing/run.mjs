@@ -66,11 +66,13 @@ export async function runAll(commands, options) {
 }
 
 function run([command, ...args], { env, signal }) {
-  const child = spawn(command, args, { cwd: ROOT, env, stdio: ["ignore", "inherit", "inherit"] });
+  // A group of its own: what the command started ends with it. A process left behind would go on with the tests, and
+  // hold open the pipe that continuous integration reads.
+  const child = spawn(command, args, { cwd: ROOT, env, stdio: ["ignore", "inherit", "inherit"], detached: true });
   let killer;
   const abort = () => {
-    child.kill("SIGTERM");
-    killer = setTimeout(() => child.kill("SIGKILL"), KILL_AFTER_MS);
+    signalGroup(child, "SIGTERM");
+    killer = setTimeout(() => signalGroup(child, "SIGKILL"), KILL_AFTER_MS);
   };
   signal.addEventListener("abort", abort, { once: true });
   const limit = setTimeout(() => {
@@ -80,7 +82,7 @@ function run([command, ...args], { env, signal }) {
   return new Promise((resolve) => {
     const settleRun = (ok) => {
       clearTimeout(limit);
-      clearTimeout(killer);
+      if (!signalGroup(child, 0)) clearTimeout(killer);
       signal.removeEventListener("abort", abort);
       resolve(ok);
     };
@@ -90,4 +92,15 @@ function run([command, ...args], { env, signal }) {
     });
     child.once("close", (code) => settleRun(code === 0));
   });
+}
+
+/** Sends a signal to a command and to all that it started. @returns {boolean} false if none of them is left */
+function signalGroup({ pid }, signal) {
+  if (pid === undefined) return false;
+  try {
+    return process.kill(-pid, signal);
+  } catch (error) {
+    if (error.code === "ESRCH") return false;
+    throw error;
+  }
 }
