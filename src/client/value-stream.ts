@@ -18,7 +18,12 @@ export class ValueStream<T, R> implements AsyncGenerator<T, R | undefined, undef
   async next(): Promise<IteratorResult<T, R | undefined>> {
     const { done, value } = await this.#source.next();
     if (value === undefined) return { done: true, value: undefined };
-    return done === true ? { done, value: this.#toResult(value) } : { done: false, value: this.#toItem(value) };
+    try {
+      return done === true ? { done, value: this.#toResult(value) } : { done: false, value: this.#toItem(value) };
+    } catch (error) {
+      await this.#source.return(); // `for await` does not end what has thrown
+      throw error;
+    }
   }
 
   async return(value?: R | PromiseLike<R | undefined>): Promise<IteratorResult<T, R | undefined>> {

@@ -12,6 +12,7 @@ import {
   InvalidArgumentError,
   MessageTooLargeError,
   type NotSerializableError,
+  ProtocolError,
   PythonError,
 } from "../../src/errors.ts";
 import { WireHandle, WireTensor } from "../../src/protocol.ts";
@@ -101,6 +102,16 @@ describe("a module", () => {
     await worker.fail(call, "python_error", "broken in the middle");
     await expect(loop).rejects.toThrow(PythonError);
     expect(seen).toEqual([1]);
+  });
+
+  test("an item that cannot be read ends the stream in the worker too", async () => {
+    const { worker, connection } = open();
+    const next = moduleOf(connection, "mod").gen[Symbol.asyncIterator]().next();
+    const call = await worker.expect("call");
+    const storage = { kind: "block", owner: "worker", block: 4, generation: 0, offset: 0, bytes: 4 } as const;
+    await worker.item(call, 0, new WireTensor("float32", [1], storage)); // there is no shared memory
+    await expect(next).rejects.toThrow(ProtocolError);
+    expect(await worker.expect("cancel")).toMatchObject({ id: call.id });
   });
 
   test("iterating a call iterates its result, then gives the handle back", async () => {
