@@ -202,9 +202,8 @@ export interface WorkerExitOptions extends MarlinErrorOptions {
   readonly stderr?: string;
 }
 
-/** The worker exited or said nothing before it was ready; the end of its stderr is in the message. */
-export class WorkerStartError extends MarlinError {
-  override readonly code = "worker_start_failed";
+/** What is known of a worker process that ended. */
+abstract class WorkerExitError extends MarlinError {
   readonly exitCode: number | null;
   readonly signal: string | null;
   readonly stderr: string;
@@ -217,19 +216,14 @@ export class WorkerStartError extends MarlinError {
   }
 }
 
-/** The worker process ended with calls in flight; they may have run. */
-export class WorkerDiedError extends MarlinError {
-  override readonly code = "worker_died";
-  readonly exitCode: number | null;
-  readonly signal: string | null;
-  readonly stderr: string;
+/** The worker exited or said nothing before it was ready; the end of its stderr is in the message. */
+export class WorkerStartError extends WorkerExitError {
+  override readonly code = "worker_start_failed";
+}
 
-  constructor(message: string, options: WorkerExitOptions = {}) {
-    super(message, options);
-    this.exitCode = options.exitCode ?? null;
-    this.signal = options.signal ?? null;
-    this.stderr = options.stderr ?? "";
-  }
+/** The worker process ended with calls in flight; they may have run. */
+export class WorkerDiedError extends WorkerExitError {
+  override readonly code = "worker_died";
 }
 
 /** Nobody answered at the endpoint in time. */
