@@ -11,8 +11,8 @@ export type Scalar = null | boolean | number | bigint | string | Uint8Array;
 export type Value = Scalar | Handle;
 
 /**
- * What a Python call takes. A number without a fraction arrives as an int (`builtins.float` makes a float of it), a plain
- * object as a dict, a tensor and a handle as the thing itself. Attributes and modules (`torch.float16`) are read in the
+ * What a Python call takes. A safe integer arrives as an int (`builtins.float` makes a float of it), every other number,
+ * minus zero too, as a float; beyond 2^53 a bigint is exact, up to 64 bits. A plain object arrives as a dict, a tensor and a handle as the thing itself. Attributes and modules (`torch.float16`) are read in the
  * worker first, at the cost of one round trip for all of them: meanwhile, calls made later may overtake this one.
  */
 export type Argument =

@@ -124,7 +124,8 @@ export class Worker {
   /**
    * Connects to a worker that is running. There is no shared memory: tensors travel as bytes, everything else is the same.
    *
-   * @throws ConnectError if nobody answers; VersionMismatchError; CancelledError, TimeoutError.
+   * @throws ConnectError if nobody answers in time; InvalidArgumentError for an impossible endpoint;
+   *   VersionMismatchError; CancelledError.
    */
   static async connect(endpoint: string, options: ConnectOptions = {}): Promise<Worker> {
     return new Worker(await connectLink(endpoint, options));
