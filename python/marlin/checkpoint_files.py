@@ -81,7 +81,11 @@ class CheckpointFiles:
         return self._owner[name].read(name)
 
     def _open(self) -> None:
-        if not self.path.exists():
+        try:
+            is_there = self.path.exists()
+        except OSError as err:
+            raise CheckpointNotFoundError(f"`path` cannot be looked at: {err}.") from err
+        if not is_there:
             raise CheckpointNotFoundError(
                 f"`path` must be a checkpoint, and {self.path} is not there."
             )
@@ -110,7 +114,7 @@ class CheckpointFiles:
     def _read_quantization(self) -> dict[str, Any] | None:
         text = self.metadata.get("quantization_config")
         if text is not None:
-            return parse_json_object(text.encode(), self.path)
+            return parse_json_object(text, self.path)
         config = self.path / CONFIG_NAME
         if not self.path.is_dir() or not config.exists():
             return None
@@ -125,7 +129,7 @@ class CheckpointFiles:
         tied: dict[str, str] = {}
         if text is None:
             return tied
-        for name, target in parse_json_object(text.encode(), self.path).items():
+        for name, target in parse_json_object(text, self.path).items():
             if not isinstance(target, str) or target not in self or name in self:
                 raise CheckpointInvalidError(
                     f"`{self.path}` ties `{name}` to {target!r}, which must be a tensor of it, and "

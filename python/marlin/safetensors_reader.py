@@ -110,6 +110,8 @@ def open_safetensors(path: Path) -> Iterator[SafetensorsFile]:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError) as err:
         raise CheckpointNotFoundError(f"`{path}` does not exist.") from err
+    except (OSError, ValueError) as err:  # too long, a circle of links, a zero byte
+        raise CheckpointNotFoundError(f"`{path}` cannot be looked at: {err}.") from err
     if not stat.S_ISREG(mode):  # a pipe would block
         raise CheckpointInvalidError(f"`{path}` must be a safetensors file, and is no file at all.")
     # Unbuffered: tensors are read into their memory directly.
@@ -123,10 +125,12 @@ def read_header(path: Path) -> tuple[Mapping[str, TensorEntry], Mapping[str, str
         return file.tensors, file.metadata
 
 
-def parse_json_object(text: bytes, path: Path) -> dict[str, object]:
+def parse_json_object(text: bytes | str, path: Path) -> dict[str, object]:
     """The JSON object in `text`, a part of `path`; names that occur twice are refused."""
     try:
-        value = json.loads(text, object_pairs_hook=_unique_pairs, parse_constant=_no_constant)
+        # Left to itself, json also reads UTF-16 and UTF-32, which no other reader would.
+        decoded = text if isinstance(text, str) else text.decode("utf-8")
+        value = json.loads(decoded, object_pairs_hook=_unique_pairs, parse_constant=_no_constant)
     except (ValueError, RecursionError) as err:
         raise CheckpointInvalidError(f"`{path}` holds JSON that cannot be read: {err}.") from err
     if not isinstance(value, dict):

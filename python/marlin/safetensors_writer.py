@@ -79,6 +79,8 @@ def _header_bytes(tensors: Sequence[PendingTensor], metadata: Mapping[str, str])
     header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     position = 0
     for tensor in tensors:
+        if tensor.name == "__metadata__":
+            raise UnsupportedError("A tensor cannot be named `__metadata__` in safetensors.")
         if tensor.dtype not in DTYPE_NAMES:
             raise UnsupportedError(
                 f"Tensor `{tensor.name}` has dtype {tensor.dtype}, which safetensors cannot hold."

@@ -368,6 +368,24 @@ def test_an_index_that_points_elsewhere_is_refused(
         inspect_checkpoint(sharded)
 
 
+@pytest.mark.parametrize("stem", ["a" * 300, "a\0", "\ud800"], ids=["long", "zero", "surrogate"])
+def test_a_name_that_no_file_can_have_is_not_found(sharded: Path, stem: str) -> None:
+    write_index(sharded, {"up.bias": f"{stem}.safetensors"})
+    with pytest.raises(CheckpointNotFoundError, match="cannot be looked at"):
+        inspect_checkpoint(sharded)
+    with pytest.raises(CheckpointNotFoundError):
+        inspect_checkpoint(sharded / stem)
+
+
+@pytest.mark.parametrize("key", ["quantization_config", "tied"])
+def test_metadata_that_is_no_text_is_refused(tmp_path: Path, key: str) -> None:
+    header = json.dumps({"__metadata__": {key: "\ud800"}}).encode()
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(CheckpointInvalidError, match="holds JSON that cannot be read"):
+        inspect_checkpoint(path)
+
+
 def test_a_missing_shard_is_not_found(sharded: Path) -> None:
     (sharded / "a.safetensors").unlink()
     with pytest.raises(CheckpointNotFoundError, match=r"a.safetensors` does not exist"):

@@ -50,6 +50,7 @@ HOSTILE: list[tuple[str, bytes, str]] = [
     ("a header of 2**64 - 1", file_bytes(b"{}", b"", 2**64 - 1), "and 2 follow"),
     ("no JSON", file_bytes(b"hello"), "holds JSON that cannot be read"),
     ("no UTF-8", file_bytes(b'{"\xff": 1}'), "holds JSON that cannot be read"),
+    ("UTF-16", file_bytes("{}".encode("utf-16")), "holds JSON that cannot be read"),
     ("a JSON list", file_bytes([]), "must be an object, got list"),
     ("deep JSON", file_bytes(b"[" * 200_000), "holds JSON that cannot be read"),
     ("a number without end", file_bytes(b'{"a":' + b"9" * 5000 + b"}"), "cannot be read"),
@@ -232,6 +233,13 @@ def test_a_dtype_that_the_format_has_not_is_refused(tmp_path: Path) -> None:
             tmp_path / "a.safetensors", [pending("a", torch.ones(1, dtype=torch.complex128))], {}
         )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_the_format_reserves_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    with pytest.raises(UnsupportedError, match="`__metadata__`"):
+        write_safetensors(path, [pending("__metadata__", torch.ones(1))], {})
+    assert not path.exists()
 
 
 def test_a_tensor_that_fails_leaves_nothing(tmp_path: Path) -> None:
