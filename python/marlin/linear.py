@@ -231,7 +231,9 @@ class Int4Linear(nn.Module):
                 f"`input` must have {self.in_features} columns, got shape {list(input.shape)}."
             )
         device = input.device.type
-        if torch.is_autocast_enabled(device) and input.dtype in FLOAT_DTYPES:
+        # torch refuses to be asked about autocast on the meta device.
+        autocast = not input.is_meta and torch.is_autocast_enabled(device)
+        if autocast and input.dtype in FLOAT_DTYPES:
             input = input.to(torch.get_autocast_dtype(device))
         padding = self.size_n - self.out_features
         bias: Tensor | None = self.bias

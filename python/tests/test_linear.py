@@ -74,6 +74,14 @@ def test_keeps_leading_dimensions(shape: tuple[int, ...]) -> None:
     assert layer(torch.randn(*shape, 40)).shape == (*shape, 12)
 
 
+@pytest.mark.parametrize("out_features", [16, 13])
+def test_the_shape_of_the_result_can_be_asked_on_meta(out_features: int) -> None:
+    layer = Int4Linear(100, out_features, device="meta")
+    output = layer(torch.empty(2, 3, 100, dtype=torch.float16, device="meta"))
+    assert (output.shape, output.dtype) == ((2, 3, out_features), torch.float16)
+    assert output.is_meta
+
+
 def test_takes_inputs_that_are_not_contiguous() -> None:
     layer = Int4Linear.from_linear(nn.Linear(64, 16))
     a = torch.randn(64, 5).t()
