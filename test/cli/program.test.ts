@@ -96,6 +96,12 @@ test("quantize refuses a folder with files in it before it starts anything", asy
   expect(streams.err()).toMatch(/^marlin: Expected `--out` to be a new or empty folder, got src .* \[usage\]\n$/);
 });
 
+test.each(["package.json", "package.json/below/it"])("quantize refuses %s, which is no folder", async (out) => {
+  const streams = captureStreams();
+  expect(await runProgram(["quantize", "m", "--out", out, "--overwrite"], streams, never)).toBe(2);
+  expect(streams.err()).toMatch(/got package\.json.*: .*\/package\.json is none\. \[usage\]\n$/);
+});
+
 test("a Python that cannot start a worker is one sentence with a code; --verbose says where it came from", async () => {
   const short = captureStreams();
   expect(await runProgram(["inspect", "m", "--python", "/no/such/python"], short, never)).toBe(1);

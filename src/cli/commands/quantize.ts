@@ -1,6 +1,7 @@
 // `marlin quantize <model> --out DIR`: puts a model's Linears in 4 bits and saves the result as a checkpoint.
 
-import fs from "node:fs/promises";
+import fs, { constants } from "node:fs/promises";
+import path from "node:path";
 import type { LoadOptions } from "../../client/model.ts";
 import type { Context, WorkerFlags } from "../context.ts";
 import { loadModel, report, startWorker } from "../context.ts";
@@ -22,7 +23,7 @@ export interface QuantizeFlags extends WorkerFlags {
 /** One document: the report of the quantization, and what was saved. */
 export async function quantize(context: Context, flags: QuantizeFlags): Promise<number> {
   const { output, signal } = context;
-  if (!flags.overwrite) await requireEmpty(flags.out);
+  await checkOut(flags.out, flags.overwrite);
   await using worker = await startWorker(context, flags);
   await using model = await loadModel(context, worker, flags.model, { dtype: flags.dtype });
   const quantized = await output.during(`Quantizing to 4 bits, group ${flags.groupSize}`, async (step) =>
@@ -48,10 +49,36 @@ export async function quantize(context: Context, flags: QuantizeFlags): Promise<
 }
 
 /** Refuses before minutes of work, not after. */
-async function requireEmpty(folder: string): Promise<void> {
-  const entries = await fs.readdir(folder).catch(() => []);
-  if (entries.length > 0)
+async function checkOut(out: string, overwrite: boolean): Promise<void> {
+  const folder = path.resolve(out);
+  const existing = await nearestExisting(folder);
+  if (!(await isWritableFolder(existing))) {
+    throw new UsageError(`Expected \`--out\` to be a folder that can be written, got ${out}: ${existing} is none.`);
+  }
+  if (overwrite || existing !== folder) return;
+  const entries = await fs.readdir(folder);
+  if (entries.length > 0) {
     throw new UsageError(
-      `Expected \`--out\` to be a new or empty folder, got ${folder} with files in it; --overwrite replaces them.`,
+      `Expected \`--out\` to be a new or empty folder, got ${out} with files in it; --overwrite replaces them.`,
     );
+  }
+}
+
+/** The path itself, or what is above it and exists. */
+async function nearestExisting(file: string): Promise<string> {
+  return await fs.access(file).then(
+    () => file,
+    () => nearestExisting(path.dirname(file)),
+  );
+}
+
+async function isWritableFolder(file: string): Promise<boolean> {
+  const isFolder = (await fs.stat(file)).isDirectory();
+  return (
+    isFolder &&
+    (await fs
+      .access(file, constants.W_OK)
+      .then(() => true)
+      .catch(() => false))
+  );
 }
