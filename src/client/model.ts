@@ -276,11 +276,12 @@ export class Model {
     return declared<{ path: string; bytes: number }>(await this.#call("model.save", [path], options));
   }
 
-  /** Frees the model in the worker at once, whatever handles exist on its parts. May be called again. */
-  async dispose(): Promise<void> {
+  /** Frees the model in the worker at its next turn, whatever handles exist on its parts. May be called again. */
+  async dispose(options: CallOptions = {}): Promise<void> {
+    checkOptions(options, callRules, "model.dispose");
     if (this.#lease.isDisposed) return;
     const { session } = this.#connection;
-    const freed = session.call("model.dispose", [this.#lease.use()], {});
+    const freed = session.call("model.dispose", [this.#lease.use()], {}, options);
     this.#lease.dispose(); // the worker resolves a handle when the call arrives, which is before this
     await freed.catch((error: unknown) => {
       if (!session.isEnded) throw error; // else the model ended with its worker

@@ -264,7 +264,8 @@ export class Worker {
    *   return await (await y.mean()).item<number>();
    * });
    */
-  scope<T>(body: (scope: ScopeControl) => Promise<T>): Promise<T> {
+  async scope<T>(body: (scope: ScopeControl) => Promise<T>): Promise<T> {
+    checkArgument(body, callback, "body");
     return this.#connection.runScope(async (scope) => {
       const keep = <V>(value: V): V => {
         for (const member of membersIn(value)) scope.keep(member);
@@ -275,7 +276,8 @@ export class Worker {
   }
 
   /** Asks whether the worker is there, and busy; it answers also while Python computes. */
-  ping(options: CallOptions = {}): Promise<Pong> {
+  async ping(options: CallOptions = {}): Promise<Pong> {
+    checkOptions(options, callRules, "worker.ping");
     return this.#connection.session.ping(options);
   }
 

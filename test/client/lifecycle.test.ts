@@ -98,6 +98,20 @@ describe("a worker", () => {
   });
 });
 
+test("a mistyped option or argument of a worker's method is refused", async () => {
+  await using worker = await spawnWorker();
+  for (const call of [
+    () => Reflect.apply(worker.ping, worker, [{ timeOut: 5 }]),
+    () => Reflect.apply(worker.stats, worker, [{ timeOut: 5 }]),
+    () => Reflect.apply(worker.close, worker, [{ timeout: 5 }]),
+    () => Reflect.apply(worker.scope, worker, [5]),
+  ]) {
+    const outcome: Promise<unknown> = call();
+    await expect(outcome).rejects.toThrow(InvalidArgumentError);
+  }
+  expect(await worker.ping()).toMatchObject({ isBusy: false });
+});
+
 describe("a worker that dies", () => {
   test("by kill -9 rejects 100 calls in flight at once, with a typed error each", async () => {
     const worker = await spawnWorker();

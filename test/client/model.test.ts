@@ -150,6 +150,8 @@ describe("a model", () => {
     });
     expect(await scoped.generate("def", { maxNewTokens: 1 }).texts()).toHaveLength(1);
     await scoped.dispose();
+    const given = await worker.load(folder);
+    await expect(given.dispose({ signal: AbortSignal.abort() })).rejects.toThrow(CancelledError); // and is given back
     expect(await worker.stats()).toMatchObject({ handles: 0 });
   });
 });
