@@ -17,8 +17,11 @@ __all__ = ["compile_flags", "find_cxx", "link_flags", "mode_flags", "warning_fla
 
 def find_cxx(environ: Mapping[str, str]) -> list[str]:
     """The command of a C++20 compiler: CXX if set, else the first of c++, g++, clang++ on PATH."""
-    if environ.get("CXX"):
-        command = shlex.split(environ["CXX"])
+    if environ.get("CXX", "").strip():
+        try:
+            command = shlex.split(environ["CXX"])
+        except ValueError as err:
+            raise BuildError(f"`CXX` is no command line, got {environ['CXX']}: {err}.") from err
         if shutil.which(command[0], path=environ.get("PATH")) is None:
             raise BuildError(
                 f"`CXX` names {command[0]}, which is not on PATH: correct or unset it."

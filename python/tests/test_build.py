@@ -93,6 +93,13 @@ def test_a_wrong_cxx_is_named(tmp_path: Path) -> None:
         find_cxx({"PATH": os.fspath(tmp_path), "CXX": "nowhere-c++ -m64"})
 
 
+def test_a_cxx_that_is_no_command_line_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match="`CXX` is no command line"):
+        find_cxx({"PATH": os.fspath(tmp_path), "CXX": "g++ '"})
+    with pytest.raises(BuildError, match=r"no C\+\+ compiler on PATH"):
+        find_cxx({"PATH": os.fspath(tmp_path), "CXX": " "})
+
+
 def test_a_compiler_without_cxx20_is_refused_with_its_own_words(tmp_path: Path) -> None:
     write_script(tmp_path / "c++", "echo unrecognized option >&2; exit 1")
     with pytest.raises(BuildError, match=r"does not compile C\+\+20.*unrecognized option"):
