@@ -1,11 +1,7 @@
 // Where a command's words go: text for people, or JSON for machines; never both on one stdout.
 // Commands say everything to both sides and do not ask which one listens.
 
-import type { Writable } from "node:stream";
-import { silentProgress, startProgress } from "./progress.ts";
-
-/** A stream that may be a terminal. */
-export type OutputStream = Writable & { readonly isTTY?: boolean };
+import { type OutputStream, silentProgress, startProgress } from "./progress.ts";
 
 /** What a command writes to; injected, so that tests need no terminal. */
 export interface Output {

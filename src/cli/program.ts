@@ -23,7 +23,8 @@ import {
   withPython,
   withWorker,
 } from "./options.ts";
-import { createOutput, type OutputStream } from "./output.ts";
+import { createOutput } from "./output.ts";
+import type { OutputStream } from "./progress.ts";
 import { readPrompt } from "./prompt.ts";
 
 const DEFAULT_PROMPT = "def read_config(path):\n";

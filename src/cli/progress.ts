@@ -21,15 +21,24 @@ export interface Progress {
 /** Shows nothing. */
 export const silentProgress: Progress = { update: () => {}, done: () => {}, fail: () => {} };
 
+/** A stream that may be a terminal. */
+export type OutputStream = Writable & {
+  readonly isTTY?: boolean;
+  /** Of terminals. False where NO_COLOR asks for none. */
+  hasColors?(): boolean;
+};
+
 /** Begins to show `label` on `stream`. */
-export function startProgress(label: string, stream: Writable & { readonly isTTY?: boolean }): Progress {
+export function startProgress(label: string, stream: OutputStream): Progress {
   return stream.isTTY === true ? startSpinner(label, stream) : startPlain(label, stream);
 }
 
-function startSpinner(label: string, stream: Writable): Progress {
+function startSpinner(label: string, stream: OutputStream): Progress {
   const elapsed = stopwatch();
+  // ora's own colors know nothing of NO_COLOR.
+  const color = stream.hasColors?.() === true ? "cyan" : false;
   // Standard input stays untouched: its raw mode would swallow Ctrl-C.
-  const spinner = ora({ text: label, stream, discardStdin: false }).start();
+  const spinner = ora({ text: label, stream, color, discardStdin: false }).start();
   return {
     update: (done, total, text = "") => {
       spinner.text = `${label}  ${formatBar(done, total)}  ${text}`;
