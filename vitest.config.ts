@@ -7,5 +7,7 @@ export default defineConfig({
     // Importing torch takes seconds, and more of them where several workers start at once.
     testTimeout: 60_000,
     hookTimeout: 120_000,
+    // A second, vitest's own choice, is less than a start of a process takes on a busy machine.
+    expect: { poll: { timeout: 50_000 } },
   },
 });
