@@ -33,8 +33,12 @@ class Terminal extends Writable {
 // Color codes begin with ESC [ 3; those that move the cursor do not.
 const COLOR = `${String.fromCharCode(27)}[3`;
 
-// What tests write to is no terminal, for which colors would be off anyway.
-vi.hoisted(() => vi.stubEnv("FORCE_COLOR", "1"));
+// What tests write to is no terminal, for which colors would be off anyway; and ora turns its spinner off in CI.
+vi.hoisted(() => {
+  vi.stubEnv("FORCE_COLOR", "1");
+  vi.stubEnv("TERM", "xterm");
+  vi.stubEnv("CI", undefined);
+});
 
 test.each([true, false])("a spinner has colors where the terminal does, which NO_COLOR decides: %s", (hasColors) => {
   const terminal = new Terminal(hasColors);
