@@ -114,29 +114,32 @@ describe("handles", () => {
   });
 
   test("end with `dispose`, with `using`, and with their scope", async () => {
-    const before = (await worker.stats()).handles;
-    const first = await untyped().Counted();
-    expect(await typed().living()).toBe(1);
+    // Of its own: handles that other tests dropped are collected at any time.
+    await using own = await spawnWorker();
+    const module = own.module<Untyped<Names>>("marlin_fixture");
+    const living = own.module<Fixture>("marlin_fixture").living;
+    const first = await module.Counted();
+    expect(await living()).toBe(1);
     first.dispose();
-    expect(await typed().living()).toBe(0);
+    expect(await living()).toBe(0);
     {
-      using second = await untyped().Counted();
-      await using third = await untyped().Counted();
+      using second = await module.Counted();
+      await using third = await module.Counted();
       expect([isHandle(second), isHandle(third)]).toEqual([true, true]);
-      expect(await typed().living()).toBe(2);
+      expect(await living()).toBe(2);
     }
-    const kept = await worker.scope(async ({ keep }) => {
-      await untyped().Counted();
-      const inner = await worker.scope(async () => [await untyped().Counted(), await untyped().Counted()]);
-      expect(await typed().living()).toBe(3);
-      const other = keep(await untyped().Counted());
+    const kept = await own.scope(async ({ keep }) => {
+      await module.Counted();
+      const inner = await own.scope(async () => [await module.Counted(), await module.Counted()]);
+      expect(await living()).toBe(3);
+      const other = keep(await module.Counted());
       return { first: inner[0], other };
     });
-    expect(await typed().living()).toBe(2);
+    expect(await living()).toBe(2);
     kept.first?.dispose();
     kept.other.dispose();
-    expect(await typed().living()).toBe(0);
-    expect((await worker.stats()).handles).toBe(before);
+    expect(await living()).toBe(0);
+    expect((await own.stats()).handles).toBe(0);
   });
 
   test("of concurrent scopes do not mix", async () => {
