@@ -21,17 +21,12 @@ from marlin.worker.protocol import BlockRelease, ErrorMap
 from marlin.worker.session import SLOW_BACKLOG, Outgoing, RunningCall
 from marlin.worker.writer import Encoded
 
-__all__ = ["Executor", "error_reply"]
+__all__ = ["Executor"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
-
-
-def error_reply(call_id: int | None, error: BaseException) -> list[bytes]:
-    """Frames of an `error` message."""
-    return [protocol.encode(protocol.ErrorReply(call_id, describe_failure(error)))]
 
 
 class Executor:

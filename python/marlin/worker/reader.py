@@ -6,7 +6,6 @@ Knows no socket. A message that is refused gives back the blocks that it mention
 from __future__ import annotations
 
 import contextlib
-import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Final
@@ -20,7 +19,7 @@ from marlin.worker.arena import Arena
 from marlin.worker.handles import HandleTable
 from marlin.worker.limits import check_control
 from marlin.worker.protocol import ClientMessage, Limits
-from marlin.worker.tensors import DTYPES, MAX_BYTES, MAX_DIMENSIONS
+from marlin.worker.tensors import DTYPES, MAX_DIMENSIONS, byte_length
 
 __all__ = ["UNREADABLE", "MessageReader"]
 
@@ -74,9 +73,8 @@ class MessageReader:
                 f"A tensor's shape must be at most {MAX_DIMENSIONS} non-negative integers, "
                 f"got {shape}."
             )
-        # Python integers do not overflow; the bound keeps what reaches torch within 64 bits.
-        nbytes = math.prod(shape) * dtype.itemsize
-        if max((nbytes, *shape)) > MAX_BYTES:
+        nbytes = byte_length(dtype, shape)
+        if nbytes is None:
             raise ProtocolError(f"A tensor's bytes must fit in 63 bits, got shape {shape}.")
         memory = self._storage(storage, nbytes)
         if nbytes == 0:

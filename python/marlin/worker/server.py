@@ -25,7 +25,8 @@ from marlin.errors import (
 from marlin.worker import protocol
 from marlin.worker.arena import Arena
 from marlin.worker.context import CallContext, ProgressSink
-from marlin.worker.executor import Executor, error_reply
+from marlin.worker.executor import Executor
+from marlin.worker.failures import describe_failure
 from marlin.worker.handlers import find_handler
 from marlin.worker.handles import HandleTable
 from marlin.worker.limits import check_control
@@ -168,12 +169,12 @@ class Server:
     def _refuse(self, incoming: Incoming, session: Session | None, error: MarlinError) -> None:
         call_id = self._call_id(incoming.control)
         if session is None:
-            self._router.send(incoming.identity, error_reply(None, error))
+            self._router.send(incoming.identity, _error_frames(None, error))
         elif call_id in session.calls:
             # The id of a call that still runs: an error under it would end that one.
-            self._sender.send(Outgoing(session, error_reply(None, error)))
+            self._sender.send(Outgoing(session, _error_frames(None, error)))
         else:
-            self._sender.send(Outgoing(session, error_reply(call_id, error)))
+            self._sender.send(Outgoing(session, _error_frames(call_id, error)))
 
     def _call_id(self, control: bytes) -> int | None:
         """The id of a refused call, if that much of the message can be read."""
@@ -328,3 +329,8 @@ class Server:
             self._close(session)
         self._router.close(_LINGER_MS)
         self.executor.stop()
+
+
+def _error_frames(call_id: int | None, error: MarlinError) -> list[bytes]:
+    """Frames of an `error` message."""
+    return [protocol.encode(protocol.ErrorReply(call_id, describe_failure(error)))]

@@ -11,7 +11,7 @@ import torch
 from marlin.worker.arena import Arena
 from marlin.worker.handles import describe_dtype
 
-__all__ = ["DTYPES", "MAX_BYTES", "MAX_DIMENSIONS", "allocate_tensor"]
+__all__ = ["DTYPES", "MAX_BYTES", "MAX_DIMENSIONS", "allocate_tensor", "byte_length"]
 
 DTYPES: Final = {
     describe_dtype(dtype): dtype
@@ -31,6 +31,13 @@ DTYPES: Final = {
 MAX_DIMENSIONS: Final = 8
 # What a signed 64-bit size holds; torch's sizes are such.
 MAX_BYTES: Final = 2**63 - 1
+
+
+def byte_length(dtype: torch.dtype, shape: Sequence[int]) -> int | None:
+    """Bytes of a dense tensor; None where they, or one of its sizes, do not fit in 63 bits."""
+    # Python integers do not overflow; the bound keeps what reaches torch within 64 bits.
+    nbytes = math.prod(shape) * dtype.itemsize
+    return None if max((nbytes, *shape)) > MAX_BYTES else nbytes
 
 
 def allocate_tensor(arena: Arena | None, dtype: torch.dtype, shape: Sequence[int]) -> torch.Tensor:

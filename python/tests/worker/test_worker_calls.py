@@ -140,6 +140,7 @@ def test_errors_have_a_bounded_size(client: WireClient) -> None:
         ("tensor.empty", ["float32", [-1]], "invalid_argument", "`shape` must be at most 8"),
         ("tensor.empty", ["float32", [1] * 9], "invalid_argument", "`shape` must be at most 8"),
         ("tensor.empty", ["float32", [2**62]], "invalid_argument", "63 bits"),
+        ("tensor.empty", ["float32", [0, 2**63]], "invalid_argument", "63 bits"),
         ("tensor.empty", ["float32", 4], "invalid_argument", "`shape` of `tensor.empty`"),
     ],
 )

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 from marlin.errors import InvalidArgumentError
 from marlin.worker.handlers import CallContext, handler
 from marlin.worker.handles import Handle
-from marlin.worker.tensors import DTYPES, MAX_BYTES, MAX_DIMENSIONS
+from marlin.worker.tensors import DTYPES, MAX_DIMENSIONS, byte_length
 
 __all__ = ["empty"]
 
@@ -22,6 +20,6 @@ def empty(context: CallContext, dtype: str, shape: list[int]) -> Handle:
         raise InvalidArgumentError(
             f"`shape` must be at most {MAX_DIMENSIONS} non-negative integers, got {shape}."
         )
-    if math.prod(shape) * kind.itemsize > MAX_BYTES:
+    if byte_length(kind, shape) is None:
         raise InvalidArgumentError(f"`shape` must fit in 63 bits of bytes, got {shape}.")
     return context.export(context.allocate(kind, shape))
