@@ -50,13 +50,23 @@ _X86_KERNELS = {
     "cpu/microkernel_avx512_bf16.cpp": (*_AVX512, "-mavx512bf16", *_INTRINSICS),
 }
 
+_ARM_KERNELS: dict[str, tuple[str, ...]] = {}
+
+# By what platform.machine() calls the architecture: Linux, then Windows and macOS.
+_KERNELS = {
+    "x86_64": _X86_KERNELS,
+    "AMD64": _X86_KERNELS,
+    "aarch64": _ARM_KERNELS,
+    "arm64": _ARM_KERNELS,
+}
+
 _CUDA_SOURCES = ("common/arguments.cpp", "cuda/registration.cpp", "cuda/ops_dequantize.cpp")
 _CUDA_KERNELS = ("cuda/dequantize.cu",)
 
 
-def kernel_flags() -> dict[str, tuple[str, ...]]:
-    """Sources compiled for one instruction set of this machine's architecture, with their flags."""
-    return _X86_KERNELS if platform.machine() in ("x86_64", "AMD64") else {}
+def kernel_flags(machine: str) -> dict[str, tuple[str, ...]]:
+    """Sources compiled for one instruction set of the architecture `machine`, with their flags."""
+    return _KERNELS.get(machine, {})
 
 
 def jobs() -> int:
@@ -89,7 +99,8 @@ def cpu_library(root: Path, environ: Mapping[str, str]) -> Library:
     torch = find_torch()
     cxx = find_cxx(environ)
     flags = compile_flags(environ, torch)
-    per_file = dict.fromkeys((*_TORCH_SOURCES, *TORCH_FREE_SOURCES), ()) | kernel_flags()
+    everywhere = dict.fromkeys((*_TORCH_SOURCES, *TORCH_FREE_SOURCES), ())
+    per_file = everywhere | kernel_flags(platform.machine())
     return Library(
         name="_C",
         sources=tuple(

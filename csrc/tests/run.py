@@ -1,10 +1,19 @@
-"""Builds the C++ checks, which know no torch, and runs them: plain, then with ASan and UBSan."""
+"""Builds the C++ checks, which know no torch, and runs them: plain, then with ASan and UBSan.
+
+`--target arm64` cross-compiles the plain checks and runs them under qemu, on CPUs with few and with
+many extensions.
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
+import platform
+import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,31 +35,79 @@ TESTS = (
 )
 
 
-def build(name: str, mode: list[str]) -> Path:
-    """Builds the checks with the flags `mode`; returns the program."""
+# Without dot products, with them, and with all that qemu knows (bfloat16, int8 matrices, SVE).
+ARM64_CPUS = ("cortex-a72", "neoverse-n1", "max")
+
+
+@dataclass(frozen=True)
+class Build:
+    """One way to build the checks, and the ways to run the program."""
+
+    name: str
+    machine: str
+    cxx: list[str]
+    mode: list[str]
+    link_libraries: tuple[str, ...]
+    runs: Mapping[str, tuple[str, ...]]  # title: what stands before the program
+
+
+def native_builds() -> list[Build]:
+    """For this machine: plain, and with sanitizers."""
     cxx = find_cxx(os.environ)
-    flags = ["-std=c++20", *mode, *warning_flags()]
-    per_file = dict.fromkeys(TORCH_FREE_SOURCES, ()) | kernel_flags()
-    sources = [Source(ROOT / "csrc" / file, (*cxx, *flags, *per_file[file])) for file in per_file]
-    sources += [Source(ROOT / "csrc/tests" / file, (*cxx, *flags)) for file in TESTS]
-    program = ROOT / "build/csrc-tests" / name
-    checks = Library(f"csrc checks, {name}", tuple(sources), (*cxx, *mode), ("-pthread",))
+    modes = {"plain": mode_flags({}), "sanitized": mode_flags({"MARLIN_SANITIZE": "1"})}
+    return [
+        Build(name, platform.machine(), cxx, mode, ("-pthread",), {name: ()})
+        for name, mode in modes.items()
+    ]
+
+
+def arm64_builds() -> list[Build]:
+    """For arm64 under qemu: plain only. Static, so that qemu needs no system of that machine."""
+    command = os.environ.get("CXX_ARM64", "").strip() or "aarch64-linux-gnu-g++"
+    needed = (command.split()[0], "qemu-aarch64")
+    missing = [tool for tool in needed if shutil.which(tool) is None]
+    if missing:
+        raise BuildError(
+            f"the checks for arm64 need {' and '.join(missing)} on PATH: install a cross-compiler "
+            "and the emulator (Debian and Ubuntu: `apt install --no-install-recommends "
+            "g++-aarch64-linux-gnu qemu-user`), or name another compiler in `CXX_ARM64`."
+        )
+    cxx = find_cxx({**os.environ, "CXX": command})
+    runs = {f"arm64, {cpu}": ("qemu-aarch64", "-cpu", cpu) for cpu in ARM64_CPUS}
+    return [Build("arm64", "aarch64", cxx, mode_flags({}), ("-static", "-pthread"), runs)]
+
+
+TARGETS = {"native": native_builds, "arm64": arm64_builds}
+
+
+def compile_checks(build: Build) -> Path:
+    """Returns the program."""
+    command = (*build.cxx, "-std=c++20", *build.mode, *warning_flags())
+    per_file = dict.fromkeys(TORCH_FREE_SOURCES, ()) | kernel_flags(build.machine)
+    sources = [Source(ROOT / "csrc" / file, (*command, *extra)) for file, extra in per_file.items()]
+    sources += [Source(ROOT / "csrc/tests" / file, command) for file in TESTS]
+    program = ROOT / "build/csrc-tests" / build.name
+    link = (*build.cxx, *build.mode)
+    checks = Library(f"csrc checks, {build.name}", tuple(sources), link, build.link_libraries)
     build_library(checks, program, program.with_suffix(".objects"), jobs(), print)
     return program
 
 
 def main() -> int:
-    """Runs both builds; 1 when any case failed."""
-    modes = {"plain": mode_flags({}), "sanitized": mode_flags({"MARLIN_SANITIZE": "1"})}
+    """Runs every build of the target; 1 when any case failed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--target", choices=TARGETS, default="native")
+    target = parser.parse_args().target
     failed = False
-    for name, mode in modes.items():
-        try:
-            program = build(name, mode)
-        except BuildError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 1
-        print(f"csrc checks, {name}:", flush=True)
-        failed |= subprocess.run([program], check=False).returncode != 0
+    try:
+        for build in TARGETS[target]():
+            program = compile_checks(build)
+            for title, start in build.runs.items():
+                print(f"csrc checks, {title}:", flush=True)
+                failed |= subprocess.run([*start, program], check=False).returncode != 0
+    except BuildError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return 1 if failed else 0
 
 

@@ -281,14 +281,35 @@ def test_installing_keeps_the_file_that_a_process_has_open(tmp_path: Path) -> No
 
 
 def test_every_source_belongs_to_a_library() -> None:
-    sources = [
-        *libraries.cpu_library(ROOT, {"PATH": os.environ["PATH"]}).sources,
-    ]
-    listed = {source.path for source in sources}
+    library = libraries.cpu_library(ROOT, {"PATH": os.environ["PATH"]})
+    listed = {source.path for source in library.sources}
+    for machine in ("x86_64", "aarch64"):
+        listed |= {CSRC / name for name in libraries.kernel_flags(machine)}
     on_disk = {p for p in CSRC.rglob("*.cpp") if not {"tests", "cuda"} & {*p.parts}}
-    if libraries.kernel_flags():
-        assert listed == on_disk
-    assert listed <= on_disk
+    assert listed == on_disk
+
+
+def test_an_architecture_has_kernels_of_its_own() -> None:
+    x86, arm = libraries.kernel_flags("x86_64"), libraries.kernel_flags("aarch64")
+    assert not {*x86} & {*arm}
+    assert libraries.kernel_flags("AMD64") == x86
+    assert libraries.kernel_flags("arm64") == arm
+    assert libraries.kernel_flags("riscv64") == {}
+
+
+def test_the_checks_for_arm64_say_what_to_install(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "csrc/tests/run.py", "--target", "arm64"],
+        cwd=ROOT,
+        env={"PATH": os.fspath(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert "need aarch64-linux-gnu-g++ and qemu-aarch64 on PATH" in result.stderr
+    assert "g++-aarch64-linux-gnu qemu-user" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def run_setup(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
