@@ -24,7 +24,7 @@ const CPP = /\.(?:cpp|cc|h|hpp|cu|cuh)$/;
  */
 
 /**
- * Every check, in order: the fast ones first. The last two run only when asked for by name.
+ * Every check, in order: the fast ones first. The last three run only when asked for by name.
  * @param {{ python: string }} tools the Python that has the test tools
  * @returns {Check[]}
  */
@@ -68,6 +68,13 @@ export function checks({ python }) {
       counts: () => readReport("vitest.json", countVitest),
     },
     pytest({ name: "pytest", title: "Python tests: pytest", markers: "not slow and not cuda" }),
+    {
+      name: "arm64",
+      title: "C++ checks of csrc for arm64, under qemu",
+      kind: "test",
+      onRequest: true,
+      commands: [[python, "csrc/tests/run.py", "--target", "arm64"]],
+    },
     { ...pytest({ name: "stress", title: "Slow tests: pytest", markers: "slow and not cuda" }), onRequest: true },
     { ...pytest({ name: "gpu", title: "GPU tests: pytest", markers: "cuda" }), onRequest: true },
   ];
