@@ -16,22 +16,22 @@ struct MarlinKernelInfo {
 };
 
 [[gnu::visibility("default")]] const MarlinKernelInfo* marlin_cpu_kernel_info() {
-  using marlin::cpu::available_kernels;
+  using marlin::cpu::available_paths;
   using marlin::cpu::detect_cpu;
-  using marlin::cpu::selected_kernel;
+  using marlin::cpu::selected_path;
   static const std::string available = [] {
     std::string names;
-    for (const std::string& name : available_kernels(detect_cpu())) {
+    for (const std::string& name : available_paths(detect_cpu())) {
       names += (names.empty() ? "" : ",") + name;
     }
     return names;
   }();
   static const MarlinKernelInfo info = {
-      selected_kernel().kernel == nullptr ? nullptr : selected_kernel().kernel->name,
-      selected_kernel().reason.c_str(),
+      selected_path().path == nullptr ? nullptr : selected_path().path->name,
+      selected_path().reason.c_str(),
       available.c_str(),
       MARLIN_TORCH_VERSION,
-      selected_kernel().forced ? 1 : 0,
+      selected_path().forced ? 1 : 0,
   };
   return &info;
 }

@@ -7,13 +7,14 @@
 
 STABLE_TORCH_LIBRARY(marlin, library) {
   library.def(
-      "gemm(Tensor a, Tensor qweight, Tensor scales, Tensor? qzeros, Tensor? bias, int size_n, "
-      "int size_k, int group_size) -> Tensor");
-  library.def("repack(Tensor qweight, int size_n, int size_k) -> Tensor");
-  library.def("unpack(Tensor qweight, int size_n, int size_k) -> Tensor");
+      "gemm(Tensor a, Tensor qweight, Tensor scales, Tensor? qzeros, Tensor? bias, "
+      "Tensor? perm, int size_n, int size_k, int group_size, int bits, str activation, "
+      "str epilogue) -> Tensor");
+  library.def("repack(Tensor qweight, int size_n, int size_k, int bits) -> Tensor");
+  library.def("unpack(Tensor qweight, int size_n, int size_k, int bits) -> Tensor");
   library.def(
       "dequantize(Tensor qweight, Tensor scales, Tensor? qzeros, int size_n, int size_k, "
-      "int group_size) -> Tensor");
+      "int group_size, int bits) -> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(marlin, CPU, library) {

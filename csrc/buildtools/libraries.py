@@ -37,7 +37,7 @@ TORCH_FREE_SOURCES = (
     "cpu/plan.cpp",
     "cpu/prepack.cpp",
     "cpu/dequantize.cpp",
-    "cpu/microkernel_generic.cpp",
+    "cpu/path_generic.cpp",
 )
 
 _AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl")
@@ -46,8 +46,9 @@ _AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl")
 _INTRINSICS = ("-Wno-uninitialized", "-Wno-maybe-uninitialized")
 
 _X86_KERNELS = {
-    "cpu/microkernel_avx512.cpp": (*_AVX512, *_INTRINSICS),
-    "cpu/microkernel_avx512_bf16.cpp": (*_AVX512, "-mavx512bf16", *_INTRINSICS),
+    "cpu/path_avx512.cpp": (*_AVX512, *_INTRINSICS),
+    "cpu/path_avx512_vnni.cpp": (*_AVX512, "-mavx512vnni", *_INTRINSICS),
+    "cpu/path_avx512_bf16.cpp": (*_AVX512, "-mavx512vnni", "-mavx512bf16", *_INTRINSICS),
 }
 
 _ARM_KERNELS: dict[str, tuple[str, ...]] = {}

@@ -90,22 +90,30 @@ void check_sizes(int64_t size_n, int64_t size_k) {
   }
 }
 
+void check_bits(int64_t bits) {
+  if (bits != 4 && bits != 8) invalid_argument("bits", "expected 4 or 8, got ", bits);
+}
+
 Tensor as_contiguous(const Tensor& tensor) {
   return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
 }
 
 CheckedWeights check_weights(const Tensor& qweight, const Tensor& scales,
                              const std::optional<Tensor>& qzeros, int64_t size_n, int64_t size_k,
-                             int64_t group_size, Place place) {
+                             int64_t group_size, int64_t bits, Place place) {
+  check_bits(bits);
   check_sizes(size_n, size_k);
   const int64_t group = resolve_group_size(group_size, size_k);
   const int64_t groups = size_k / group;
 
   check_words("qweight", qweight, place,
-              {ceil_div(size_n, kBlockColumns), size_k / kWordRows, kBlockColumns});
+              {ceil_div(size_n, kBlockColumns), size_k * bits / 32, kBlockColumns});
   check_place("scales", scales, place);
   const Dtype scale_dtype = check_float("scales", scales);
   check_shape("scales", scales, {groups, size_n});
+  if (qzeros.has_value() && bits != 4) {
+    fail("unsupported", concat("`qzeros`: expected none with ", bits, " bits, got a tensor"));
+  }
   if (qzeros.has_value()) check_words("qzeros", *qzeros, place, {groups, size_n / 8});
 
   CheckedWeights checked{as_contiguous(qweight), as_contiguous(scales), std::nullopt, {}};
@@ -115,6 +123,7 @@ CheckedWeights check_weights(const Tensor& qweight, const Tensor& scales,
       checked.scales.const_data_ptr(),
       checked.qzeros ? static_cast<const uint32_t*>(checked.qzeros->const_data_ptr()) : nullptr,
       scale_dtype,
+      static_cast<int>(bits),
       size_n,
       size_k,
       group,

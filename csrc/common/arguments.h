@@ -33,6 +33,9 @@ Dtype check_float(const char* name, const Tensor& tensor);
 // size_n a positive multiple of 8, size_k a positive multiple of 32.
 void check_sizes(int64_t size_n, int64_t size_k);
 
+// 4 or 8.
+void check_bits(int64_t bits);
+
 // The tensor itself, or a contiguous copy of it.
 Tensor as_contiguous(const Tensor& tensor);
 
@@ -46,6 +49,6 @@ struct CheckedWeights {
 
 CheckedWeights check_weights(const Tensor& qweight, const Tensor& scales,
                              const std::optional<Tensor>& qzeros, int64_t size_n, int64_t size_k,
-                             int64_t group_size, Place place);
+                             int64_t group_size, int64_t bits, Place place);
 
 }  // namespace marlin

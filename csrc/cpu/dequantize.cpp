@@ -8,16 +8,19 @@ namespace marlin::cpu {
 namespace {
 
 void dequantize_group(const Weights& weights, int64_t group, int64_t column, void* out) {
+  const int bits = weights.bits;
+  const int64_t word_rows = 32 / bits;
   const int64_t block = column / kBlockColumns;
   const uint32_t* words =
-      weights.words + block * (weights.k / kWordRows) * kBlockColumns + column % kBlockColumns;
+      weights.words + block * (weights.k / word_rows) * kBlockColumns + column % kBlockColumns;
   const float scale = load_float(weights.scales, weights.scale_dtype, group * weights.n + column);
-  const float zero = load_zero(weights, group, column);
+  const int zero = load_zero(weights, group, column);
   const int64_t begin = group * weights.group_size;
   for (int64_t k = begin; k < begin + weights.group_size; ++k) {
-    const uint32_t word = words[(k / kWordRows) * kBlockColumns];
-    const float code = static_cast<float>((word >> nibble_shift(k)) & 0xFu);
-    store_float(out, weights.scale_dtype, column * weights.k + k, (code - zero) * scale);
+    const uint32_t word = words[(k / word_rows) * kBlockColumns] >> code_shift(k, bits);
+    const int code = static_cast<int>(word & ((1u << bits) - 1u));
+    store_float(out, weights.scale_dtype, column * weights.k + k,
+                static_cast<float>(code - zero) * scale);
   }
 }
 

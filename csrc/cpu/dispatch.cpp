@@ -6,26 +6,26 @@ namespace marlin::cpu {
 namespace {
 
 struct Entry {
-  const Microkernel* kernel;
+  const Path* path;
   bool (*can_run)(const CpuFeatures& features);
   const char* needs;
 };
 
 // Best first.
-constexpr Entry kKernels[] = {
+constexpr Entry kPaths[] = {
 #if defined(__x86_64__)
-    {&kAvx512Bf16Microkernel, [](const CpuFeatures& f) { return f.avx512_bf16; },
-     "AVX-512 with BF16"},
-    {&kAvx512Microkernel, [](const CpuFeatures& f) { return f.avx512; },
-     "AVX-512 F, BW, DQ and VL"},
+    {&kAvx512Bf16Path, [](const CpuFeatures& f) { return f.avx512_bf16; },
+     "AVX-512 with VNNI and BF16"},
+    {&kAvx512VnniPath, [](const CpuFeatures& f) { return f.avx512_vnni; }, "AVX-512 with VNNI"},
+    {&kAvx512Path, [](const CpuFeatures& f) { return f.avx512; }, "AVX-512 F, BW, DQ and VL"},
 #endif
-    {&kGenericMicrokernel, [](const CpuFeatures&) { return true; }, "nothing"},
+    {&kGenericPath, [](const CpuFeatures&) { return true; }, "nothing"},
 };
 
 std::string known_names() {
   std::string names;
-  for (const Entry& entry : kKernels) {
-    names += (names.empty() ? "`" : ", `") + std::string(entry.kernel->name) + "`";
+  for (const Entry& entry : kPaths) {
+    names += (names.empty() ? "`" : ", `") + std::string(entry.path->name) + "`";
   }
   return names;
 }
@@ -39,30 +39,31 @@ CpuFeatures detect_cpu() {
   __builtin_cpu_init();
   features.avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                     __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  features.avx512_bf16 = features.avx512 && __builtin_cpu_supports("avx512bf16");
+  features.avx512_vnni = features.avx512 && __builtin_cpu_supports("avx512vnni");
+  features.avx512_bf16 = features.avx512_vnni && __builtin_cpu_supports("avx512bf16");
 #endif
   return features;
 }
 
-std::vector<std::string> available_kernels(const CpuFeatures& features) {
+std::vector<std::string> available_paths(const CpuFeatures& features) {
   std::vector<std::string> names;
-  for (const Entry& entry : kKernels) {
-    if (entry.can_run(features)) names.emplace_back(entry.kernel->name);
+  for (const Entry& entry : kPaths) {
+    if (entry.can_run(features)) names.emplace_back(entry.path->name);
   }
   return names;
 }
 
-Selection select_kernel(const CpuFeatures& features, const char* forced) {
+Selection select_path(const CpuFeatures& features, const char* forced) {
   if (forced == nullptr || *forced == '\0') {
-    for (const Entry& entry : kKernels) {
+    for (const Entry& entry : kPaths) {
       if (!entry.can_run(features)) continue;
-      return {entry.kernel, std::string("the best one for a CPU with ") + entry.needs, false};
+      return {entry.path, std::string("the best one for a CPU with ") + entry.needs, false};
     }
   }
   const std::string name = forced == nullptr ? "" : forced;
-  for (const Entry& entry : kKernels) {
-    if (name != entry.kernel->name) continue;
-    if (entry.can_run(features)) return {entry.kernel, "forced by MARLIN_CPU_KERNEL", true};
+  for (const Entry& entry : kPaths) {
+    if (name != entry.path->name) continue;
+    if (entry.can_run(features)) return {entry.path, "forced by MARLIN_CPU_KERNEL", true};
     return {nullptr,
             "`MARLIN_CPU_KERNEL`: `" + name + "` needs " + entry.needs + ", which this CPU lacks",
             true};
@@ -71,9 +72,27 @@ Selection select_kernel(const CpuFeatures& features, const char* forced) {
           true};
 }
 
-const Selection& selected_kernel() {
-  static const Selection selection = select_kernel(detect_cpu(), std::getenv("MARLIN_CPU_KERNEL"));
+const Selection& selected_path() {
+  static const Selection selection = select_path(detect_cpu(), std::getenv("MARLIN_CPU_KERNEL"));
   return selection;
+}
+
+const Microkernel* microkernel_of(const Path& path, Activation activation) {
+  switch (activation) {
+    case Activation::kBFloat16:
+      return path.bfloat16;
+    case Activation::kInt16:
+      return path.int16;
+    case Activation::kInt8:
+      break;
+  }
+  return path.int8;
+}
+
+Activation precise_activation(const Path& path, Dtype dtype, int bits) {
+  const bool as_it_is = dtype == Dtype::kBFloat16 && path.bfloat16 != nullptr &&
+                        (bits == 4 || path.bfloat16->takes_bytes);
+  return as_it_is ? Activation::kBFloat16 : Activation::kInt16;
 }
 
 }  // namespace marlin::cpu

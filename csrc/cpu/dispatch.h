@@ -1,4 +1,5 @@
-// Which microkernel runs on this machine, and why. Knows no Torch.
+// Which path runs on this machine, and why; and which of its microkernels a product takes. Knows no
+// Torch.
 #pragma once
 
 #include <string>
@@ -10,24 +11,32 @@ namespace marlin::cpu {
 
 struct CpuFeatures {
   bool avx512 = false;       // F, BW, DQ and VL, and an operating system that saves the registers
-  bool avx512_bf16 = false;  // BF16 on top of those
+  bool avx512_vnni = false;  // VNNI on top of those
+  bool avx512_bf16 = false;  // BF16 on top of VNNI
 };
 
 struct Selection {
-  const Microkernel* kernel;  // null when the forced kernel cannot run; `reason` then says why
+  const Path* path;  // null when the forced one cannot run; `reason` then says why
   std::string reason;
   bool forced;
 };
 
 CpuFeatures detect_cpu();
 
-// Names of the microkernels that `features` can run, best first.
-std::vector<std::string> available_kernels(const CpuFeatures& features);
+// Names of the paths that `features` can run, best first.
+std::vector<std::string> available_paths(const CpuFeatures& features);
 
 // `forced` is the value of MARLIN_CPU_KERNEL; null or empty: the best available one.
-Selection select_kernel(const CpuFeatures& features, const char* forced);
+Selection select_path(const CpuFeatures& features, const char* forced);
 
 // The selection of this process: made once, from the environment at that moment.
-const Selection& selected_kernel();
+const Selection& selected_path();
+
+// The microkernel of a format, or null.
+const Microkernel* microkernel_of(const Path& path, Activation activation);
+
+// The format that keeps the precision of activations of `dtype`: bfloat16 ones as they are where
+// the path multiplies them, everything else as 16-bit integers.
+Activation precise_activation(const Path& path, Dtype dtype, int bits);
 
 }  // namespace marlin::cpu

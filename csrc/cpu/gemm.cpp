@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstring>
 #include <memory>
 #include <new>
+#include <vector>
 
 #include "../common/math.h"
-#include "load.h"
+#include "dispatch.h"
 #include "plan.h"
 
 namespace marlin::cpu {
@@ -24,75 +26,162 @@ AlignedBytes allocate(int64_t bytes) {
                           std::byte[static_cast<size_t>(bytes)]);
 }
 
-size_t element_bytes(Dtype dtype) { return dtype == Dtype::kFloat32 ? 4 : 2; }
+int64_t element_bytes(Dtype dtype) { return dtype == Dtype::kFloat32 ? 4 : 2; }
 
-const void* at(const void* data, Dtype dtype, int64_t index) {
-  return static_cast<const std::byte*>(data) + static_cast<size_t>(index) * element_bytes(dtype);
+const std::byte* at(const void* data, Dtype dtype, int64_t index) {
+  return static_cast<const std::byte*>(data) + index * element_bytes(dtype);
 }
 
-// Adds the bias in float32 and rounds once to the output dtype.
-void store_tile(const GemmArguments& arguments, int64_t first_row, int rows, int64_t block,
-                const float* tile) {
-  const int64_t n = arguments.weights.n;
-  const int64_t first = block * kBlockColumns;
-  const int64_t columns = std::min(kBlockColumns, n - first);
-  for (int r = 0; r < rows; ++r) {
-    for (int64_t c = 0; c < columns; ++c) {
-      float value = tile[r * kBlockColumns + c];
-      if (arguments.bias != nullptr) {
-        value += load_float(arguments.bias, arguments.bias_dtype, first + c);
-      }
-      store_float(arguments.out, arguments.dtype, (first_row + r) * n + first + c, value);
-    }
+const void* at_or_null(const void* data, Dtype dtype, int64_t index) {
+  return data == nullptr ? nullptr : at(data, dtype, index);
+}
+
+// The panels of a chunk, and the memory they stand in.
+struct OwnedPanels {
+  AlignedBytes memory;
+  Panels panels;
+};
+
+OwnedPanels make_panels(const Plan& plan, int64_t k, Activation activation) {
+  const int64_t count = k / plan.segment * plan.chunk_rows;
+  const int64_t segment_bytes = plan.segment * (activation == Activation::kInt8 ? 1 : 2);
+  const int64_t values = count * segment_bytes;  // a multiple of 4
+  OwnedPanels owned{allocate(values + count * 8), {}};
+  std::byte* sums = owned.memory.get() + values;
+  owned.panels = {owned.memory.get(),
+                  reinterpret_cast<int32_t*>(sums),
+                  reinterpret_cast<float*>(sums + count * 4),
+                  plan.chunk_rows,
+                  plan.segment,
+                  segment_bytes};
+  return owned;
+}
+
+// A row in the order of the weights' rows, padded with zeros to k.
+template <typename Element>
+void gather_row(const GemmArguments& arguments, const void* row, std::byte* out) {
+  const auto* from = static_cast<const Element*>(row);
+  auto* to = reinterpret_cast<Element*>(out);
+  for (int64_t i = 0; i < arguments.weights.k; ++i) {
+    const int64_t column = arguments.perm == nullptr ? i : arguments.perm[i];
+    to[i] = column < arguments.a_count ? from[column] : Element{0};
   }
 }
 
-// Runs tasks 0 .. count - 1, each on whichever worker is free.
+// Runs tasks 0 .. count - 1, each on whichever worker is free. `make_task` is called once per
+// worker, so that a task may own memory.
+template <typename MakeTask>
 void run_tasks(int64_t count, int workers, const ParallelFor& parallel_for,
-               const std::function<void(int64_t)>& task) {
+               const MakeTask& make_task) {
   if (workers == 1) {
+    auto task = make_task();
     for (int64_t i = 0; i < count; ++i) task(i);
     return;
   }
   std::atomic<int64_t> next{0};
   parallel_for(workers, [&](int64_t, int64_t) {
+    auto task = make_task();
     for (int64_t i = next.fetch_add(1); i < count; i = next.fetch_add(1)) task(i);
   });
 }
 
+void prepare_chunk(const Microkernel& kernel, const GemmArguments& arguments, const Plan& plan,
+                   int64_t first_row, int64_t rows, const Panels& panels,
+                   const ParallelFor& parallel_for) {
+  const int64_t k = arguments.weights.k;
+  const bool gathers = arguments.perm != nullptr || arguments.a_count < k;
+  run_tasks(rows, plan.prepare_workers, parallel_for, [&] {
+    AlignedBytes whole = gathers ? allocate(k * element_bytes(arguments.dtype)) : nullptr;
+    return [&, whole = std::move(whole)](int64_t r) {
+      const void* row = at(arguments.a, arguments.dtype, (first_row + r) * arguments.a_row_stride);
+      if (gathers && element_bytes(arguments.dtype) == 2) {
+        gather_row<uint16_t>(arguments, row, whole.get());
+      } else if (gathers) {
+        gather_row<uint32_t>(arguments, row, whole.get());
+      }
+      kernel.prepare(gathers ? whole.get() : row, arguments.dtype, k, arguments.weights.bits,
+                     panels, r);
+    };
+  });
+}
+
+// Multiplies one block of columns (with its gate, another block) and writes the outputs.
+class BlockTask {
+ public:
+  BlockTask(const Path& path, const Microkernel& kernel, const GemmArguments& arguments,
+            const Panels& panels, int64_t max_rows)
+      : path_(path),
+        kernel_(kernel),
+        arguments_(arguments),
+        panels_(panels),
+        columns_(arguments.gated ? arguments.weights.n / 2 : arguments.weights.n),
+        tile_bytes_(max_rows * kBlockColumns * static_cast<int64_t>(sizeof(float))),
+        tiles_(allocate(tile_bytes_ * (arguments.gated ? 2 : 1))) {}
+
+  void run(int64_t block, int64_t chunk, const RowSlice& rows) const {
+    const GemmArguments& g = arguments_;
+    const int64_t first = block * kBlockColumns;
+    float* tile = reinterpret_cast<float*>(tiles_.get());
+    float* gate = g.gated ? reinterpret_cast<float*>(tiles_.get() + tile_bytes_) : nullptr;
+    const int64_t gate_blocks = g.gated ? columns_ / kBlockColumns : 0;
+    if (g.gated) kernel_.multiply(g.weights, block, panels_, rows, gate);
+    kernel_.multiply(g.weights, gate_blocks + block, panels_, rows, tile);
+
+    Finish row{};
+    row.bias = at_or_null(g.bias, g.bias_dtype, gate_blocks * kBlockColumns + first);
+    row.gate_bias = g.gated ? at_or_null(g.bias, g.bias_dtype, first) : nullptr;
+    row.bias_dtype = g.bias_dtype;
+    row.columns = std::min(kBlockColumns, columns_ - first);
+    row.dtype = g.dtype;
+    for (int64_t i = 0; i < rows.count; ++i) {
+      row.tile = tile + i * kBlockColumns;
+      row.gate = g.gated ? gate + i * kBlockColumns : nullptr;
+      const int64_t index = (chunk + rows.first + i) * columns_ + first;
+      row.out = static_cast<std::byte*>(g.out) + index * element_bytes(g.dtype);
+      path_.finish(row);
+    }
+  }
+
+ private:
+  const Path& path_;
+  const Microkernel& kernel_;
+  const GemmArguments& arguments_;
+  const Panels& panels_;
+  int64_t columns_;
+  int64_t tile_bytes_;
+  AlignedBytes tiles_;
+};
+
 }  // namespace
 
-void gemm(const Microkernel& kernel, const GemmArguments& arguments, int threads,
+void gemm(const Path& path, Activation activation, const GemmArguments& arguments, int threads,
           const ParallelFor& parallel_for) {
   if (arguments.m == 0) return;
   const Weights& weights = arguments.weights;
-  const Plan plan = make_plan({arguments.m, weights.n, weights.k, kernel.max_rows, threads});
-  const int64_t panel_bytes = kernel.panel_bytes(weights.k, weights.group_size, arguments.dtype);
-  const AlignedBytes panels = allocate(plan.chunk_rows * panel_bytes);
-  const int64_t blocks = ceil_div(weights.n, kBlockColumns);
+  const Microkernel& kernel = *microkernel_of(path, activation);
+  const Plan plan = make_plan({arguments.m, weights.n, weights.k, weights.group_size, activation,
+                               kernel.max_rows, threads});
+  const OwnedPanels owned = make_panels(plan, weights.k, activation);
+  const int64_t columns = arguments.gated ? weights.n / 2 : weights.n;
+  const std::vector<int64_t> runs = cut_runs(ceil_div(columns, kBlockColumns), plan.workers);
 
   for (int64_t chunk = 0; chunk < arguments.m; chunk += plan.chunk_rows) {
     const int64_t rows = std::min(plan.chunk_rows, arguments.m - chunk);
+    prepare_chunk(kernel, arguments, plan, chunk, rows, owned.panels, parallel_for);
 
-    run_tasks(rows, plan.prepare_workers, parallel_for, [&](int64_t r) {
-      const ActivationRow row = {
-          at(arguments.a, arguments.dtype, (chunk + r) * arguments.a_row_stride), arguments.dtype,
-          arguments.a_count};
-      kernel.prepare(row, weights.k, weights.group_size, panels.get() + r * panel_bytes);
-    });
-
-    const int64_t slices = ceil_div(rows, plan.rows_per_task);
-    run_tasks(blocks * slices, plan.workers, parallel_for, [&](int64_t task) {
-      alignas(kPanelAlignment) float tile[kMaxRowsPerPass * kBlockColumns];
-      const int64_t block = task / slices;
-      const int64_t begin = (task % slices) * plan.rows_per_task;
-      const int64_t end = std::min(begin + plan.rows_per_task, rows);
-      for (int64_t r = begin; r < end; r += plan.rows_per_pass) {
-        const int pass_rows = static_cast<int>(std::min<int64_t>(plan.rows_per_pass, end - r));
-        kernel.multiply(weights, block, panels.get() + r * panel_bytes, panel_bytes,
-                        arguments.dtype, pass_rows, tile);
-        store_tile(arguments, chunk + r, pass_rows, block, tile);
-      }
+    const int64_t slices = ceil_div(rows, plan.rows_per_slice);
+    const int64_t tasks = (static_cast<int64_t>(runs.size()) - 1) * slices;
+    run_tasks(tasks, plan.workers, parallel_for, [&] {
+      return [&, block_task = BlockTask(path, kernel, arguments, owned.panels,
+                                        plan.rows_per_slice)](int64_t task) {
+        const size_t run = static_cast<size_t>(task / slices);
+        const int64_t first = task % slices * plan.rows_per_slice;
+        const RowSlice slice = {first, std::min(plan.rows_per_slice, rows - first),
+                                plan.rows_per_pass, plan.decode_once};
+        for (int64_t block = runs[run]; block < runs[run + 1]; ++block) {
+          block_task.run(block, chunk, slice);
+        }
+      };
     });
   }
 }

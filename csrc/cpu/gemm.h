@@ -15,10 +15,14 @@ struct GemmArguments {
   int64_t m;
   int64_t a_count;
   int64_t a_row_stride;
+  const int32_t* perm;  // [k], or null: row i of the weights meets column perm[i] of a; a column
+                        // >= a_count counts as zero
   Weights weights;
   const void* bias;  // [n], or null
   Dtype bias_dtype;
-  void* out;  // [m][n] contiguous
+  bool gated;  // the first half of the columns is a gate: out = silu(gate) * other half. The half
+               // is a multiple of 64.
+  void* out;   // [m][n, or n / 2 when gated] contiguous
 };
 
 // Calls body(begin, end) on parts that cover [0, count), perhaps at the same time on several
@@ -26,8 +30,9 @@ struct GemmArguments {
 using ParallelFor =
     std::function<void(int64_t count, const std::function<void(int64_t, int64_t)>& body)>;
 
-// The result is the same, bit by bit, for every number of threads.
-void gemm(const Microkernel& kernel, const GemmArguments& arguments, int threads,
+// `activation` is one of the formats that the path has (see choose_activation in dispatch.h). The
+// result is the same, bit by bit, for every number of threads.
+void gemm(const Path& path, Activation activation, const GemmArguments& arguments, int threads,
           const ParallelFor& parallel_for);
 
 }  // namespace marlin::cpu

@@ -35,19 +35,17 @@ inline void store_float(void* data, Dtype dtype, int64_t index, float value) {
   }
 }
 
-inline constexpr uint32_t kSymmetricZero = 8;
-
-// The zero point of one column in one group, 0..15.
-inline float load_zero(const Weights& weights, int64_t group, int64_t column) {
-  if (weights.zeros == nullptr) return static_cast<float>(kSymmetricZero);
+// The zero point of one column in one group.
+inline int load_zero(const Weights& weights, int64_t group, int64_t column) {
+  if (weights.zeros == nullptr) return 1 << (weights.bits - 1);
   const uint32_t word = weights.zeros[group * (weights.n / 8) + column / 8];
-  return static_cast<float>((word >> (4 * (column % 8))) & 0xFu);
+  return static_cast<int>((word >> (4 * (column % 8))) & 0xFu);
 }
 
-// Where row k sits in its packed word: even rows in the low half, odd rows in the high half.
-constexpr int nibble_shift(int64_t k) {
-  const int64_t i = k % kWordRows;
-  return static_cast<int>(4 * (i / 2) + 16 * (i % 2));
+// Where row k sits in its packed word: see Weights.
+constexpr int code_shift(int64_t k, int bits) {
+  const int64_t i = k % (32 / bits);
+  return static_cast<int>(bits * (i / 2) + 16 * (i % 2));
 }
 
 }  // namespace marlin::cpu

@@ -1,9 +1,10 @@
-// The one signature of the CPU microkernels. Declarations only: the
-// files compiled for one instruction set include nothing with a function body in it, because the
-// linker may keep their copy of an inline function for the whole library, and older CPUs would
+// The one signature of the CPU microkernels, and what a path offers. Declarations only: the files
+// compiled for one instruction set include nothing whose functions have external linkage, because
+// the linker may keep their copy of an inline function for the whole library, and older CPUs would
 // fault.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "../common/weights.h"
@@ -11,36 +12,80 @@
 namespace marlin::cpu {
 
 inline constexpr int64_t kPanelAlignment = 64;  // bytes; a cache line, and a 512-bit vector
-inline constexpr int kMaxRowsPerPass = 16;      // upper bound of Microkernel::max_rows
+inline constexpr int64_t kMaxSegmentRows = 128;
 
-// One row of activations as the caller has it.
-struct ActivationRow {
-  const void* data;  // `count` contiguous elements, any alignment
-  Dtype dtype;
-  int64_t count;  // <= k; the missing ones count as zero
+// The number format in which activations meet the codes.
+//   kBFloat16  as they are, or rounded to bfloat16; sums in float32
+//   kInt16     16-bit integers with one scale per segment; sums are exact integers
+//   kInt8      8-bit integers with one scale per segment; sums are exact integers
+enum class Activation : uint8_t { kBFloat16, kInt16, kInt8 };
+
+// The activations of `rows` rows, prepared. K is cut into segments of equal length, which lie
+// inside a group: sums run over one segment before they are scaled. The rows of one segment stand
+// together, so that a pass through K reads memory in order.
+struct Panels {
+  std::byte* values;  // [k / segment][rows][segment] elements of the format
+  int32_t* sums;      // [k / segment][rows]; of the elements, as the format writes them
+  float* scales;      // [k / segment][rows]; unused by kBFloat16
+  int64_t rows;
+  int64_t segment;        // rows of K: 32, 64 or 128
+  int64_t segment_bytes;  // of one row
+};
+
+// Consecutive rows of the panels, and how one task walks them.
+struct RowSlice {
+  int64_t first;
+  int64_t count;     // >= 1
+  int per_pass;      // rows that one pass keeps in registers, <= max_rows
+  bool decode_once;  // open each segment of weights into memory for all passes, instead of in
+                     // registers for each
 };
 
 struct Microkernel {
-  const char* name;
-  int max_rows;  // rows of one multiply()
+  int max_rows;
+  bool takes_bytes;  // weights of 8 bits, too
 
-  // Bytes of one prepared row (its panel); a multiple of kPanelAlignment.
-  int64_t (*panel_bytes)(int64_t k, int64_t group_size, Dtype dtype);
+  // Writes row `r` of the panels from k contiguous elements, of any alignment. `bits` are those of
+  // the weights.
+  void (*prepare)(const void* row, Dtype dtype, int64_t k, int bits, const Panels& panels,
+                  int64_t r);
 
-  // Writes the panel of one row, aligned to kPanelAlignment.
-  void (*prepare)(const ActivationRow& row, int64_t k, int64_t group_size, void* panel);
-
-  // tile[r * 64 + c] = sum over k of panel r times column 64 * block + c, for 1 <= rows <=
-  // max_rows. All 64 columns are written; those at and beyond n hold zero. Row r of the result
-  // depends on panel r alone, bit by bit: neither `rows` nor the other panels change it.
-  void (*multiply)(const Weights& weights, int64_t block, const void* panels, int64_t panel_bytes,
-                   Dtype dtype, int rows, float* tile);
+  // tile[i * 64 + c] = sum over k of row rows.first + i times column 64 * block + c. `tile` is
+  // aligned to kPanelAlignment. All 64 columns are written; those at and beyond n hold zero. A row
+  // of the result depends on the row of the panels alone, bit by bit: not on the slice.
+  void (*multiply)(const Weights& weights, int64_t block, const Panels& panels,
+                   const RowSlice& rows, float* tile);
 };
 
-extern const Microkernel kGenericMicrokernel;
+// One row of a tile, on its way to the output: out = tile + bias, or, with a gate,
+// out = silu(gate + gate_bias) * (tile + bias), computed in float32 and rounded once.
+struct Finish {
+  const float* tile;  // [64]
+  const float* gate;  // [64], or null
+  const void* bias;   // [columns], or null
+  const void* gate_bias;
+  Dtype bias_dtype;
+  int64_t columns;  // 1 .. 64
+  void* out;        // [columns]
+  Dtype dtype;
+};
+
+// What one instruction set offers. A format that it lacks is null.
+struct Path {
+  const char* name;
+  const Microkernel* bfloat16;
+  const Microkernel* int16;
+  const Microkernel* int8;
+  void (*finish)(const Finish& row);
+};
+
+extern const Path kGenericPath;
 #if defined(__x86_64__)
-extern const Microkernel kAvx512Microkernel;
-extern const Microkernel kAvx512Bf16Microkernel;
+extern const Path kAvx512Path;
+extern const Path kAvx512VnniPath;
+extern const Path kAvx512Bf16Path;
+extern const Microkernel kAvx512VnniInt16;
+extern const Microkernel kAvx512VnniInt8;
 #endif
 
 }  // namespace marlin::cpu

@@ -3,12 +3,11 @@
 #include <algorithm>
 
 #include "../common/math.h"
-#include "microkernel.h"
 
 namespace marlin::cpu {
 namespace {
 
-// 512 rows of k = 14336 in float32 are 28 MiB of panels; the weights are read again per chunk,
+// 512 rows of k = 14336 in 16 bits are 14 MiB of panels; the weights are read again per chunk,
 // which at this many rows costs under one percent.
 constexpr int64_t kMaxChunkRows = 512;
 
@@ -19,17 +18,34 @@ constexpr int64_t kMinWorkPerThread = 1 << 20;
 // Elements of activations whose preparation repays a second thread, by the same count.
 constexpr int64_t kMinElementsPerThread = 1 << 18;
 
-// Threads take tasks as they get free. Four per thread even out a core that is busy elsewhere.
+// Slices of the rows are cut only where columns are too few for this many tasks per thread.
 constexpr int64_t kTasksPerThread = 4;
 
 int clamp_workers(int64_t wanted, int most) {
   return static_cast<int>(std::clamp<int64_t>(wanted, 1, most));
 }
 
+// The longest sum without loss. 16-bit activations share a scale per segment: in 64 rows with one
+// giant the others keep the error below 1e-4 (64^0.5 / (12^0.5 * 32767) = 7e-5); 128 would not.
+// The bfloat16 kernel's sums carry an offset that is taken out again, whose cost grows with length.
+int64_t segment_rows(int64_t group_size, Activation activation) {
+  for (const int64_t rows : {int64_t{128}, int64_t{64}}) {
+    if (activation == Activation::kInt16 && rows > 64) continue;
+    if (group_size % rows == 0) return rows;
+  }
+  return kGroupMultiple;
+}
+
+// Rows from which it pays to open the codes once: measured by bench/tune_plan.py.
+int64_t decode_once_rows(Activation activation) {
+  return activation == Activation::kInt8 ? 1 << 30 : 48;
+}
+
 }  // namespace
 
 Plan make_plan(const Problem& problem) {
   Plan plan{};
+  plan.segment = segment_rows(problem.group_size, problem.activation);
   plan.chunk_rows = std::min(problem.m, kMaxChunkRows);
 
   // Equal passes: 7 rows at most 6 at a time run as 4 + 3, since a pass of 1 decodes as much as one
@@ -45,8 +61,19 @@ Plan make_plan(const Problem& problem) {
   const int64_t blocks = ceil_div(problem.n, kBlockColumns);
   const int64_t wanted = plan.workers == 1 ? 1 : plan.workers * kTasksPerThread;
   const int64_t slices = std::clamp<int64_t>(ceil_div(wanted, blocks), 1, passes);
-  plan.rows_per_task = ceil_div(passes, slices) * plan.rows_per_pass;
+  plan.rows_per_slice = ceil_div(passes, slices) * plan.rows_per_pass;
+  plan.decode_once = plan.rows_per_slice >= decode_once_rows(problem.activation);
   return plan;
+}
+
+std::vector<int64_t> cut_runs(int64_t blocks, int workers) {
+  std::vector<int64_t> starts;
+  for (int64_t at = 0; at < blocks;) {
+    starts.push_back(at);
+    at += workers == 1 ? blocks : ceil_div(blocks - at, 2 * int64_t{workers});
+  }
+  starts.push_back(blocks);
+  return starts;
 }
 
 }  // namespace marlin::cpu

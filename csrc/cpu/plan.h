@@ -1,7 +1,10 @@
-// How one product is cut into tasks: a pure function of the sizes, so that it can be tested alone.
+// How one product is cut into tasks: pure functions of the sizes, so that they can be tested alone.
 #pragma once
 
 #include <cstdint>
+#include <vector>
+
+#include "microkernel.h"
 
 namespace marlin::cpu {
 
@@ -9,21 +12,30 @@ struct Problem {
   int64_t m;
   int64_t n;
   int64_t k;
+  int64_t group_size;
+  Activation activation;
   int max_rows;  // of the microkernel
   int threads;   // that may be used
 };
 
-// The rows are cut into chunks (their panels are held at once), a chunk into passes of the
-// microkernel; a task is one block of columns times one slice of the passes of a chunk.
+// The rows are cut into chunks (their panels are held at once), a chunk into slices, a slice into
+// passes of the microkernel. A task is a run of blocks of columns times one slice of a chunk.
 struct Plan {
-  int64_t chunk_rows;     // rows whose panels are in memory together
-  int rows_per_pass;      // <= max_rows; the last pass of a chunk may have fewer
-  int64_t rows_per_task;  // a multiple of rows_per_pass
-  int workers;            // threads that share the tasks
-  int prepare_workers;    // threads that share the preparation of the panels
+  int64_t segment;         // rows of K that are summed before they are scaled
+  int64_t chunk_rows;      // rows whose panels are in memory together
+  int64_t rows_per_slice;  // a multiple of rows_per_pass; the last slice may have fewer
+  int rows_per_pass;       // <= max_rows; the last pass of a slice may have fewer
+  bool decode_once;        // see RowSlice
+  int workers;             // threads that share the tasks
+  int prepare_workers;     // threads that share the preparation of the panels
 };
 
 // Expects m, n, k, max_rows, threads >= 1.
 Plan make_plan(const Problem& problem);
+
+// Cuts `blocks` into runs for `workers` that each take the next run when they are free: long runs
+// first, because each start of a run costs, and short ones last, because the others wait for the
+// last. Returns the first block of each run, and `blocks` at the end.
+std::vector<int64_t> cut_runs(int64_t blocks, int workers);
 
 }  // namespace marlin::cpu

@@ -8,6 +8,7 @@
 namespace marlin::cuda {
 namespace {
 
+constexpr int64_t kWordRows = 8;                           // rows of K in one word of 4-bit codes
 constexpr int kThreadsX = static_cast<int>(kBlockColumns);  // lanes read neighbouring words
 constexpr int kThreadsY = 4;                                // 256 threads in all
 constexpr unsigned kMaxGridY = 65535;                       // a limit of the hardware

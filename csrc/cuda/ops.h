@@ -12,6 +12,6 @@ using torch::stable::Tensor;
 
 // Packed weights as (size_n, size_k) in the dtype of the scales.
 Tensor dequantize(const Tensor& qweight, const Tensor& scales, std::optional<Tensor> qzeros,
-                  int64_t size_n, int64_t size_k, int64_t group_size);
+                  int64_t size_n, int64_t size_k, int64_t group_size, int64_t bits);
 
 }  // namespace marlin::cuda

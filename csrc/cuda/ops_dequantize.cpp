@@ -20,9 +20,10 @@ void check_same_device(const char* name, const Tensor& tensor, const Tensor& qwe
 }  // namespace
 
 Tensor dequantize(const Tensor& qweight, const Tensor& scales, std::optional<Tensor> qzeros,
-                  int64_t size_n, int64_t size_k, int64_t group_size) {
+                  int64_t size_n, int64_t size_k, int64_t group_size, int64_t bits) {
+  if (bits != 4) fail("unsupported", concat("`bits`: expected 4 on CUDA, got ", bits));
   const CheckedWeights checked =
-      check_weights(qweight, scales, qzeros, size_n, size_k, group_size, Place::kCuda);
+      check_weights(qweight, scales, qzeros, size_n, size_k, group_size, bits, Place::kCuda);
   check_same_device("scales", scales, qweight);
   if (qzeros.has_value()) check_same_device("qzeros", *qzeros, qweight);
 

@@ -30,7 +30,7 @@ from marlin.errors import (
 __all__ = ["KernelInfo", "dequantize", "gemm", "kernel_info", "repack", "unpack"]
 
 _BLOCK_COLUMNS = 64
-_CODES_PER_WORD = 8
+_WORD_BITS = 32
 _MINIMUM_TORCH = (2, 10)
 _HOW_TO_BUILD = "build it with `npm run build:ext` or `python setup.py build_ext --inplace`"
 
@@ -68,8 +68,13 @@ def gemm(
     size_n: int,
     size_k: int,
     group_size: int,
+    *,
+    perm: Tensor | None = None,
+    bits: int = 4,
+    activation: str = "auto",
+    epilogue: str = "none",
 ) -> Tensor:
-    """Multiplies activations with packed 4-bit weights: a @ w.T + bias, summed in float32.
+    """Multiplies activations with packed weights: a @ w.T + bias.
 
     Args:
         a: (..., k) float16, bfloat16 or float32, k <= K; missing columns count as zero.
@@ -80,9 +85,19 @@ def gemm(
         size_n: N, a multiple of 8.
         size_k: K, a multiple of 32 and of group_size.
         group_size: a multiple of 32, or -1 for one group over all of K.
+        perm: (K,) int32, values in 0 .. K - 1, or None: row i of the weights meets column perm[i]
+            of `a` (act-order).
+        bits: 4, or 8 with codes of one byte, whose zero point is 128.
+        activation: the number format in which `a` is multiplied. "auto" keeps its precision:
+            bfloat16 as it is, everything else as "int16", with a relative error below 1e-4.
+            "int16": integers with a scale per 64 rows of K. "int8": with a scale per 128, about
+            1e-2. "bfloat16": rounded, about 2e-3; needs a CPU with bfloat16 dot products.
+        epilogue: "none", or "silu_mul": the first half of the columns gates the other half,
+            silu(gate) * other, in float32. N is then a multiple of 128.
 
     Returns:
-        (..., N) in the dtype of `a`; differentiable in `a` and `bias`.
+        (..., N), or (..., N / 2) with "silu_mul", in the dtype of `a`; differentiable in `a` and
+        `bias` without an epilogue.
 
     Raises:
         InvalidArgumentError: an argument has another shape, dtype or device.
@@ -90,23 +105,37 @@ def gemm(
         KernelUnavailableError: MARLIN_CPU_KERNEL forces a kernel that cannot run here.
         ExtensionMissingError: the library is not built or does not load.
     """
-    return _call("gemm", a, qweight, scales, qzeros, bias, size_n, size_k, group_size)
+    return _call(
+        "gemm",
+        a,
+        qweight,
+        scales,
+        qzeros,
+        bias,
+        perm,
+        size_n,
+        size_k,
+        group_size,
+        bits,
+        activation,
+        epilogue,
+    )
 
 
-def repack(qweight: Tensor, size_n: int, size_k: int) -> Tensor:
-    """Turns plain codes (K / 8, N) int32 into the packed layout of their device.
+def repack(qweight: Tensor, size_n: int, size_k: int, bits: int = 4) -> Tensor:
+    """Turns plain codes (K * bits / 32, N) int32 into the packed layout of their device.
 
     Raises the errors of `gemm`.
     """
-    return _call("repack", qweight, size_n, size_k)
+    return _call("repack", qweight, size_n, size_k, bits)
 
 
-def unpack(qweight: Tensor, size_n: int, size_k: int) -> Tensor:
-    """Turns packed codes back into the plain layout (K / 8, N) int32: the inverse of `repack`.
+def unpack(qweight: Tensor, size_n: int, size_k: int, bits: int = 4) -> Tensor:
+    """Turns packed codes back into the plain layout (K * bits / 32, N): the inverse of `repack`.
 
     Raises the errors of `gemm`.
     """
-    return _call("unpack", qweight, size_n, size_k)
+    return _call("unpack", qweight, size_n, size_k, bits)
 
 
 def dequantize(
@@ -116,12 +145,13 @@ def dequantize(
     size_n: int,
     size_k: int,
     group_size: int,
+    bits: int = 4,
 ) -> Tensor:
     """Turns packed weights into (N, K) floating point, in the dtype of `scales`.
 
     Arguments and errors are those of `gemm`; not differentiable.
     """
-    return _call("dequantize", qweight, scales, qzeros, size_n, size_k, group_size)
+    return _call("dequantize", qweight, scales, qzeros, size_n, size_k, group_size, bits)
 
 
 def kernel_info(device: str | torch.device = "cpu") -> KernelInfo:
@@ -151,7 +181,7 @@ def kernel_info(device: str | torch.device = "cpu") -> KernelInfo:
     )
 
 
-def _call(name: str, *arguments: Tensor | int | None) -> Tensor:
+def _call(name: str, *arguments: Tensor | int | str | None) -> Tensor:
     _require_library()
     op = getattr(torch.ops.marlin, name).default
     if torch.compiler.is_compiling():
@@ -163,7 +193,7 @@ def _call(name: str, *arguments: Tensor | int | None) -> Tensor:
 
 
 def _raise_typed(
-    name: str, arguments: tuple[Tensor | int | None, ...], error: RuntimeError | TypeError
+    name: str, arguments: tuple[Tensor | int | str | None, ...], error: RuntimeError | TypeError
 ) -> NoReturn:
     """Raises the typed error for one that came out of `torch.ops.marlin.<name>`."""
     native = _NATIVE_ERROR.search(str(error))
@@ -177,7 +207,7 @@ def _raise_typed(
         kind = str(parameter.type)
         if isinstance(value, Tensor):
             tensors[parameter.name] = value
-        expected = int if kind == "int" else Tensor
+        expected = {"int": int, "str": str}.get(kind, Tensor)
         allowed = isinstance(value, expected) or (value is None and kind.startswith("Optional"))
         if not allowed:
             raise InvalidArgumentError(
@@ -232,21 +262,25 @@ def _fake_gemm(
     scales: Tensor,
     qzeros: Tensor | None,
     bias: Tensor | None,
+    perm: Tensor | None,
     size_n: int,
     size_k: int,
     group_size: int,
+    bits: int,
+    activation: str,
+    epilogue: str,
 ) -> Tensor:
-    _require_one_device(a=a, qweight=qweight, scales=scales, qzeros=qzeros, bias=bias)
-    return a.new_empty((*a.shape[:-1], size_n))
+    _require_one_device(a=a, qweight=qweight, scales=scales, qzeros=qzeros, bias=bias, perm=perm)
+    return a.new_empty((*a.shape[:-1], size_n // 2 if epilogue == "silu_mul" else size_n))
 
 
-def _fake_repack(qweight: Tensor, size_n: int, size_k: int) -> Tensor:
+def _fake_repack(qweight: Tensor, size_n: int, size_k: int, bits: int) -> Tensor:
     blocks = (size_n + _BLOCK_COLUMNS - 1) // _BLOCK_COLUMNS
-    return qweight.new_empty((blocks, size_k // _CODES_PER_WORD, _BLOCK_COLUMNS))
+    return qweight.new_empty((blocks, size_k * bits // _WORD_BITS, _BLOCK_COLUMNS))
 
 
-def _fake_unpack(qweight: Tensor, size_n: int, size_k: int) -> Tensor:
-    return qweight.new_empty((size_k // _CODES_PER_WORD, size_n))
+def _fake_unpack(qweight: Tensor, size_n: int, size_k: int, bits: int) -> Tensor:
+    return qweight.new_empty((size_k * bits // _WORD_BITS, size_n))
 
 
 def _fake_dequantize(
@@ -256,46 +290,68 @@ def _fake_dequantize(
     size_n: int,
     size_k: int,
     group_size: int,
+    bits: int,
 ) -> Tensor:
     _require_one_device(qweight=qweight, scales=scales, qzeros=qzeros)
     return scales.new_empty((size_n, size_k))
 
 
+_GemmInputs = tuple[
+    Tensor,
+    Tensor,
+    Tensor,
+    Tensor | None,
+    Tensor | None,
+    Tensor | None,
+    int,
+    int,
+    int,
+    int,
+    str,
+    str,
+]
+
+
 class _GemmContext(Protocol):
     """What autograd hands from forward to backward, as far as it is used here."""
 
-    saved_tensors: tuple[Tensor, Tensor, Tensor | None]
+    saved_tensors: tuple[Tensor, Tensor, Tensor | None, Tensor | None]
     needs_input_grad: tuple[bool, ...]
     columns: int
-    sizes: tuple[int, int, int]
+    sizes: tuple[int, int, int, int]
 
     def save_for_backward(self, *tensors: Tensor | None) -> None: ...
 
 
 def _setup_gemm_context(
     ctx: _GemmContext,
-    inputs: tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None, int, int, int],
+    inputs: _GemmInputs,
     output: Tensor,
 ) -> None:
-    a, qweight, scales, qzeros, _, size_n, size_k, group_size = inputs
+    a, qweight, scales, qzeros, bias, perm, size_n, size_k, group_size, bits, _, epilogue = inputs
     if scales.requires_grad:
         raise UnsupportedError("`scales`: expected no gradient, got requires_grad=True")
-    ctx.save_for_backward(qweight, scales, qzeros)
+    if epilogue != "none" and (a.requires_grad or (bias is not None and bias.requires_grad)):
+        raise UnsupportedError(f"`epilogue`: expected `none` for a gradient, got `{epilogue}`")
+    ctx.save_for_backward(qweight, scales, qzeros, perm)
     ctx.columns = a.shape[-1]
-    ctx.sizes = (size_n, size_k, group_size)
+    ctx.sizes = (size_n, size_k, group_size, bits)
 
 
 def _backward_gemm(ctx: _GemmContext, grad: Tensor) -> tuple[Tensor | None, ...]:
-    qweight, scales, qzeros = ctx.saved_tensors
+    qweight, scales, qzeros, perm = ctx.saved_tensors
     grad_a = grad_bias = None
     if ctx.needs_input_grad[0]:
         # In the wider dtype the product code * scale is rounded once, to the dtype of the gradient.
         wide = torch.promote_types(scales.dtype, grad.dtype)
         weight = torch.ops.marlin.dequantize(qweight, scales.to(wide), qzeros, *ctx.sizes)
-        grad_a = grad @ weight.to(grad.dtype)[:, : ctx.columns]
+        grad_a = grad @ weight.to(grad.dtype)
+        if perm is not None:
+            grad_a = grad_a.new_zeros(grad_a.shape).index_add_(-1, perm, grad_a)
+        grad_a = grad_a[..., : ctx.columns]
     if ctx.needs_input_grad[4]:
         grad_bias = grad.reshape(-1, grad.shape[-1]).sum(0)
-    return grad_a, None, None, None, grad_bias, None, None, None
+    return grad_a, None, None, None, grad_bias, *(None,) * 7
 
 
 def _load() -> None:

@@ -1,0 +1,120 @@
+// The number formats of microkernel.h on an instruction set: how codes are opened, multiplied and
+// summed, and how activations are prepared. Internal linkage, as microkernel.h demands.
+//
+// A format opens a word of codes in `steps(bits)` steps. Each step gives units of 32 bits (two rows
+// of K in 16 bits each, or four in 8), and meets one unit of the activations.
+#pragma once
+
+#include "microkernel.h"
+
+namespace marlin::cpu {
+namespace {
+
+// Sums of integers are exact, so every instruction set gives the same bits. The start of a sum,
+// -z S, is one dot product of pairs: with S = high * 2^15 + low, z S = z low + (z 2^7)(high 2^8).
+template <class Isa>
+struct IntegerSums {
+  using Sums = typename Isa::Ints;
+  using Opened = typename Isa::Ints;
+  static constexpr bool kOpensBytes = true;
+
+  static constexpr int32_t zero_word(int zero) { return zero | (zero << 7 << 16); }
+
+  static constexpr int32_t sum_word(int32_t sum) {
+    const int32_t negated = -sum;
+    const uint32_t low = static_cast<uint32_t>(negated) & 0x7FFFu;
+    const uint32_t high = static_cast<uint32_t>(negated >> 15) << 8;
+    return static_cast<int32_t>(low | (high << 16));
+  }
+
+  static Sums start(Sums zeros, Sums row_sum) {
+    return Isa::dot_pairs(Isa::zero_ints(), zeros, row_sum);
+  }
+  static typename Isa::Floats to_floats(Sums sums) { return Isa::to_floats(sums); }
+  static typename Isa::Floats scale(typename Isa::Floats weights, const float* row) {
+    return Isa::multiply(weights, Isa::broadcast(row));
+  }
+  static Opened load_opened(const uint32_t* unit) { return Isa::load(unit); }
+  static void store_opened(uint32_t* unit, Opened opened) { Isa::store(unit, opened); }
+};
+
+// |sum| <= 64 * 32767 * 255 < 2^31 with the longest segment and the widest codes.
+template <class Isa>
+struct Int16Format : IntegerSums<Isa> {
+  using typename IntegerSums<Isa>::Sums;
+  using typename IntegerSums<Isa>::Opened;
+  static constexpr Activation kActivation = Activation::kInt16;
+  static constexpr int kMaxValue = 32767;
+  static constexpr int steps(int bits) { return bits == 4 ? 4 : 2; }
+
+  template <int bits, int step>
+  static Opened open(const uint32_t* words) {
+    constexpr uint32_t kMask = bits == 4 ? 0x000F000Fu : 0x00FF00FFu;
+    return Isa::template shift_and<bits * step>(Isa::load(words), kMask);
+  }
+  template <int bits>
+  static Sums multiply_add(Sums sums, Opened weight, typename Isa::Ints unit) {
+    return Isa::dot_pairs(sums, weight, unit);
+  }
+};
+
+// Codes are the unsigned side of the product.
+template <class Isa>
+struct Int8Format : IntegerSums<Isa> {
+  using typename IntegerSums<Isa>::Sums;
+  using typename IntegerSums<Isa>::Opened;
+  static constexpr Activation kActivation = Activation::kInt8;
+  static constexpr int kMaxValue = 127;
+  static constexpr int steps(int bits) { return bits == 4 ? 2 : 1; }
+
+  template <int bits, int step>
+  static Opened open(const uint32_t* words) {
+    if constexpr (bits == 8) return Isa::load(words);
+    return Isa::template shift_and<4 * step>(Isa::load(words), 0x0F0F0F0Fu);
+  }
+  template <int bits>
+  static Sums multiply_add(Sums sums, Opened weight, typename Isa::Ints unit) {
+    return Isa::template dot_bytes<bits>(sums, weight, unit);
+  }
+};
+
+// The activations of a segment as integers: a / scale rounded to nearest even, with the scale that
+// takes the largest to kMaxValue. An infinity or a NaN makes the scale NaN, and with it the row.
+template <class Isa, class Format>
+void prepare_integers(const void* row, Dtype dtype, int64_t k, int bits, const Panels& panels,
+                      int64_t r) {
+  constexpr int64_t kLanes = Isa::kLanes;
+  constexpr float kSmallest = 1e-30f;  // whose reciprocal still fits
+  constexpr uint32_t kInfinity = 0x7F800000u;
+  for (int64_t begin = 0; begin < k; begin += panels.segment) {
+    const int64_t at = begin / panels.segment * panels.rows + r;
+    auto largest = Isa::zero_ints();
+    for (int64_t i = 0; i < panels.segment; i += kLanes) {
+      largest = Isa::max_magnitude(largest, Isa::load_floats(row, dtype, begin + i, kLanes));
+    }
+    const uint32_t bits_of_largest = Isa::reduce_max(largest);
+    const bool is_finite = bits_of_largest < kInfinity;
+    float bound = __builtin_bit_cast(float, is_finite ? bits_of_largest : 0u);
+    if (bound < kSmallest) bound = kSmallest;
+    constexpr float kMaxValue = static_cast<float>(Format::kMaxValue);
+    const float inverse = is_finite ? kMaxValue / bound : 0.0f;
+    std::byte* out = panels.values + at * panels.segment_bytes;
+    auto sum = Isa::zero_ints();
+    for (int64_t i = 0; i < panels.segment; i += kLanes) {
+      const auto a = Isa::load_floats(row, dtype, begin + i, kLanes);
+      auto value =
+          is_finite ? Isa::round(Isa::multiply(a, Isa::broadcast(&inverse))) : Isa::zero_ints();
+      sum = Isa::add(sum, value);
+      if constexpr (Format::kActivation == Activation::kInt16) {
+        Isa::store_as_int16(out + i * 2, value);
+      } else {
+        Isa::store_as_int8(out + i, value, bits);
+      }
+    }
+    panels.sums[at] = Format::sum_word(Isa::reduce_add(sum));
+    panels.scales[at] = is_finite ? bound / kMaxValue : __builtin_bit_cast(float, 0x7FC00000u);
+  }
+}
+
+}  // namespace
+}  // namespace marlin::cpu
