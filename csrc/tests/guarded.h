@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <iostream>
@@ -14,13 +15,15 @@ namespace marlin::test {
 // Which end of the buffer touches its guard page. A buffer can only touch one of them exactly.
 enum class Flush { kStart, kEnd };
 
+inline constexpr Flush kFlushes[] = {Flush::kStart, Flush::kEnd};
+
 template <typename T>
 class Guarded {
  public:
   // Every byte starts as 0xFF: NaN as a float of any width, the largest code as words.
-  Guarded(size_t count, Flush flush) : count_(count) {
+  Guarded(int64_t count, Flush flush) : count_(count) {
     const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-    const size_t bytes = count * sizeof(T);
+    const size_t bytes = size_bytes();
     const size_t inner = (bytes + page - 1) / page * page;
     mapped_ = inner + 2 * page;
     base_ = static_cast<std::byte*>(
@@ -30,24 +33,31 @@ class Guarded {
       std::cerr << "cannot map " << mapped_ << " bytes\n";
       std::abort();
     }
-    if (inner > 0) std::memset(base_ + page, 0xFF, inner);
     // mmap aligns the start to a page; the end is aligned as the size allows.
     data_ = reinterpret_cast<T*>(base_ + page + (flush == Flush::kEnd ? inner - bytes : 0));
+    poison(0xFF);
   }
   ~Guarded() { munmap(base_, mapped_); }
   Guarded(const Guarded&) = delete;
   Guarded& operator=(const Guarded&) = delete;
 
+  void poison(int byte) { std::memset(static_cast<void*>(data_), byte, size_bytes()); }
+
   T* data() { return data_; }
   const T* data() const { return data_; }
-  size_t size() const { return count_; }
-  T& operator[](size_t i) { return data_[i]; }
-  const T& operator[](size_t i) const { return data_[i]; }
+  int64_t size() const { return count_; }
+  size_t size_bytes() const { return static_cast<size_t>(count_) * sizeof(T); }
+  T& operator[](int64_t i) { return data_[i]; }
+  const T& operator[](int64_t i) const { return data_[i]; }
+
+  bool same_bytes(const Guarded& other) const {
+    return count_ == other.count_ && std::memcmp(data_, other.data_, size_bytes()) == 0;
+  }
 
  private:
   std::byte* base_;
   size_t mapped_;
-  size_t count_;
+  int64_t count_;
   T* data_;
 };
 

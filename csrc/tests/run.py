@@ -1,5 +1,7 @@
 """Builds the C++ checks, which know no torch, and runs them: plain, then with ASan and UBSan.
 
+Of the objects compiled for one instruction set it also checks what they define.
+
 `--target arm64` cross-compiles the plain checks and runs them under qemu, on CPUs with few and with
 many extensions.
 """
@@ -23,14 +25,22 @@ from buildtools.compiler import find_cxx, mode_flags, warning_flags  # noqa: E40
 from buildtools.errors import BuildError  # noqa: E402
 from buildtools.libraries import TORCH_FREE_SOURCES, jobs, kernel_flags  # noqa: E402
 from buildtools.native import Library, Source, build_library  # noqa: E402
+from symbols import shared_code  # noqa: E402
 
 TESTS = (
     "main.cpp",
+    "linear_case.cpp",
+    "kernels.cpp",
     "test_float_bits.cpp",
     "test_plan.cpp",
     "test_dispatch.cpp",
     "test_prepack.cpp",
+    "test_dequantize.cpp",
     "test_microkernels.cpp",
+    "test_row_slices.cpp",
+    "test_integer_sums.cpp",
+    "test_special_values.cpp",
+    "test_finish.cpp",
     "test_gemm.cpp",
 )
 
@@ -77,20 +87,41 @@ def arm64_builds() -> list[Build]:
     return [Build("arm64", "aarch64", cxx, mode_flags({}), ("-static", "-pthread"), runs)]
 
 
+BUILT = ROOT / "build/csrc-tests"
+
 TARGETS = {"native": native_builds, "arm64": arm64_builds}
 
 
 def compile_checks(build: Build) -> Path:
     """Returns the program."""
     command = (*build.cxx, "-std=c++20", *build.mode, *warning_flags())
-    per_file = dict.fromkeys(TORCH_FREE_SOURCES, ()) | kernel_flags(build.machine)
-    sources = [Source(ROOT / "csrc" / file, (*command, *extra)) for file, extra in per_file.items()]
+    sources = [Source(ROOT / "csrc" / file, command) for file in TORCH_FREE_SOURCES]
+    sources += kernel_sources(build.machine, command)
     sources += [Source(ROOT / "csrc/tests" / file, command) for file in TESTS]
-    program = ROOT / "build/csrc-tests" / build.name
+    program = BUILT / build.name
     link = (*build.cxx, *build.mode)
     checks = Library(f"csrc checks, {build.name}", tuple(sources), link, build.link_libraries)
     build_library(checks, program, program.with_suffix(".objects"), jobs(), print)
     return program
+
+
+def kernel_sources(machine: str, command: tuple[str, ...]) -> list[Source]:
+    """The files compiled for one instruction set."""
+    flags = kernel_flags(machine)
+    return [Source(ROOT / "csrc" / file, (*command, *extra)) for file, extra in flags.items()]
+
+
+def symbols_are_own(build: Build, target: Path) -> bool:
+    """Reports what the kernels among the objects of `target` share with other objects."""
+    if not kernel_flags(build.machine):
+        return True
+    objects = target.with_suffix(".objects")
+    kernels = [objects / f"cpu-{Path(file).stem}.o" for file in kernel_flags(build.machine)]
+    found = shared_code(build.cxx, kernels)
+    for line in found:
+        print(f"  failed: {line}")
+    print(f"{'FAIL' if found else 'ok'}  {len(kernels)} objects of {target.name} share no code")
+    return not found
 
 
 def main() -> int:
@@ -102,6 +133,7 @@ def main() -> int:
     try:
         for build in TARGETS[target]():
             program = compile_checks(build)
+            failed |= not symbols_are_own(build, program)
             for title, start in build.runs.items():
                 print(f"csrc checks, {title}:", flush=True)
                 failed |= subprocess.run([*start, program], check=False).returncode != 0

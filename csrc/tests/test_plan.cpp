@@ -1,63 +1,140 @@
 // The cutting of a product into tasks, for every size that matters.
 
+#include <algorithm>
+
 #include "../common/math.h"
-#include "../cpu/microkernel.h"
 #include "../cpu/plan.h"
 #include "check.h"
 
 namespace marlin::test {
+namespace {
 
+using cpu::Activation;
+using cpu::cut_runs;
 using cpu::make_plan;
 using cpu::Plan;
+using cpu::Problem;
+
+constexpr Activation kActivations[] = {Activation::kBFloat16, Activation::kInt16,
+                                       Activation::kInt8};
+
+std::string describe(const Problem& p) {
+  return " for m " + std::to_string(p.m) + ", n " + std::to_string(p.n) + ", k " +
+         std::to_string(p.k) + ", group " + std::to_string(p.group_size) + ", format " +
+         std::to_string(static_cast<int>(p.activation)) + ", max_rows " +
+         std::to_string(p.max_rows) + ", threads " + std::to_string(p.threads);
+}
+
+void expect_within_limits(const Problem& p) {
+  const Plan plan = make_plan(p);
+  const auto require = [&p](bool condition, const char* what) {
+    if (!condition) expect(false, what, describe(p));
+  };
+  require(plan.segment == 32 || plan.segment == 64 || plan.segment == 128, "segment");
+  require(p.group_size % plan.segment == 0, "a segment lies inside a group");
+  require(plan.segment <= cpu::kMaxSegmentRows, "the longest segment");
+  require(plan.chunk_rows >= 1 && plan.chunk_rows <= p.m, "chunk_rows");
+  require(plan.rows_per_pass >= 1 && plan.rows_per_pass <= p.max_rows, "rows_per_pass");
+  require(plan.rows_per_slice >= plan.rows_per_pass, "rows_per_slice");
+  require(plan.rows_per_slice % plan.rows_per_pass == 0, "whole passes");
+  require(plan.rows_per_slice < plan.chunk_rows + plan.rows_per_pass, "no pass without rows");
+  require(plan.workers >= 1 && plan.workers <= p.threads, "workers");
+  require(plan.prepare_workers >= 1 && plan.prepare_workers <= plan.workers, "prepare_workers");
+  require(ceil_div(plan.chunk_rows, plan.rows_per_pass) == ceil_div(plan.chunk_rows, p.max_rows),
+          "equal passes are as few as full ones");
+}
+
+Problem problem(int64_t m, int64_t n, int64_t k, int threads) {
+  return {m, n, k, 128, Activation::kInt16, 6, threads};
+}
+
+}  // namespace
 
 MARLIN_TEST(plan_covers_all_rows_within_the_limits) {
   for (int64_t m = 1; m <= 2000; m += m < 40 ? 1 : 61) {
-    for (int max_rows : {1, 6, 8, 16}) {
-      for (int threads : {1, 2, 3, 64}) {
-        for (int64_t n : {8, 64, 72, 4096, 14336}) {
-          const Plan plan = make_plan({m, n, 4096, max_rows, threads});
-          const auto where = [&] {
-            return " for m " + std::to_string(m) + ", n " + std::to_string(n) + ", max_rows " +
-                   std::to_string(max_rows) + ", threads " + std::to_string(threads);
-          };
-          expect(plan.chunk_rows >= 1 && plan.chunk_rows <= m, "chunk_rows", where());
-          expect(plan.rows_per_pass >= 1 && plan.rows_per_pass <= max_rows, "pass", where());
-          expect(plan.rows_per_task >= plan.rows_per_pass, "task", where());
-          expect(plan.rows_per_task % plan.rows_per_pass == 0, "whole passes", where());
-          expect(plan.workers >= 1 && plan.workers <= threads, "workers", where());
-          expect(plan.prepare_workers >= 1 && plan.prepare_workers <= plan.workers,
-                 "prepare_workers", where());
-          expect(
-              ceil_div(plan.chunk_rows, plan.rows_per_pass) == ceil_div(plan.chunk_rows, max_rows),
-              "equal passes are as few as full ones", where());
+    for (const int max_rows : {1, 4, 6, 12}) {
+      for (const int threads : {1, 2, 3, 64}) {
+        for (const int64_t n : {8, 64, 72, 4096, 14336}) {
+          for (const Activation activation : kActivations) {
+            expect_within_limits({m, n, 4096, 128, activation, max_rows, threads});
+          }
         }
       }
     }
   }
 }
 
+MARLIN_TEST(plan_takes_the_longest_segment_without_loss) {
+  for (const Activation activation : kActivations) {
+    const int64_t most = activation == Activation::kInt16 ? 64 : 128;
+    for (int64_t group_size = 32; group_size <= 4096; group_size += 32) {
+      const Problem p = {5, 256, 2 * group_size, group_size, activation, 12, 2};
+      expect_within_limits(p);
+      int64_t longest = most;
+      while (group_size % longest != 0) longest /= 2;
+      expect(make_plan(p).segment == longest, "the longest segment is ", longest, describe(p));
+    }
+  }
+}
+
 MARLIN_TEST(plan_makes_equal_passes) {
-  expect(make_plan({7, 4096, 4096, 6, 1}).rows_per_pass == 4, "7 rows are 4 + 3");
-  expect(make_plan({16, 4096, 4096, 6, 1}).rows_per_pass == 6, "16 rows are 6 + 6 + 4");
-  expect(make_plan({12, 4096, 4096, 6, 1}).rows_per_pass == 6, "12 rows are 6 + 6");
+  expect(make_plan(problem(7, 4096, 4096, 1)).rows_per_pass == 4, "7 rows are 4 + 3");
+  expect(make_plan(problem(16, 4096, 4096, 1)).rows_per_pass == 6, "16 rows are 6 + 6 + 4");
+  expect(make_plan(problem(12, 4096, 4096, 1)).rows_per_pass == 6, "12 rows are 6 + 6");
 }
 
 MARLIN_TEST(plan_wakes_no_thread_for_small_work) {
-  expect(make_plan({1, 256, 256, 6, 8}).workers == 1, "a 256 x 256 row is serial");
-  expect(make_plan({1, 1024, 1024, 6, 8}).workers == 1, "half a MiB of weights is serial");
-  expect(make_plan({16, 4096, 4096, 6, 8}).prepare_workers == 1, "16 rows are prepared serially");
-  expect(make_plan({512, 4096, 4096, 6, 8}).prepare_workers == 8, "512 rows are shared");
-  expect(make_plan({1, 4096, 4096, 6, 8}).workers == 8, "a 4096 x 4096 row uses all threads");
+  expect(make_plan(problem(1, 256, 256, 8)).workers == 1, "a 256 x 256 row is serial");
+  expect(make_plan(problem(1, 1024, 1024, 8)).workers == 1, "half a MiB of weights is serial");
+  expect(make_plan(problem(16, 4096, 4096, 8)).prepare_workers == 1,
+         "16 rows are prepared serially");
+  expect(make_plan(problem(512, 4096, 4096, 8)).prepare_workers == 8, "512 rows are shared");
+  expect(make_plan(problem(1, 4096, 4096, 8)).workers == 8, "a 4096 x 4096 row uses all threads");
 }
 
 MARLIN_TEST(plan_cuts_rows_only_when_columns_are_too_few) {
-  expect(make_plan({512, 4096, 4096, 6, 4}).rows_per_task >= 512, "64 blocks are enough");
-  const Plan narrow = make_plan({512, 64, 4096, 6, 4});
-  expect(ceil_div(512, narrow.rows_per_task) >= 4, "one block is cut by rows");
+  expect(make_plan(problem(512, 4096, 4096, 4)).rows_per_slice >= 512, "64 blocks are enough");
+  const Plan narrow = make_plan(problem(512, 64, 4096, 4));
+  expect(ceil_div(512, narrow.rows_per_slice) >= 4, "one block is cut by rows");
+  expect(make_plan(problem(512, 64, 4096, 1)).rows_per_slice >= 512, "not for one thread");
 }
 
 MARLIN_TEST(plan_bounds_the_panels_in_memory) {
-  expect(make_plan({100000, 4096, 4096, 6, 4}).chunk_rows <= 512, "chunks");
+  expect(make_plan(problem(100000, 4096, 4096, 4)).chunk_rows <= 512, "chunks");
+}
+
+MARLIN_TEST(plan_opens_the_codes_of_one_row_in_registers) {
+  for (const Activation activation : kActivations) {
+    expect(!make_plan({1, 4096, 4096, 128, activation, 12, 4}).decode_once, "one row");
+  }
+}
+
+MARLIN_TEST(runs_cover_all_blocks_once_and_never_grow) {
+  for (int64_t blocks = 1; blocks <= 600; blocks += blocks < 70 ? 1 : 37) {
+    for (const int workers : {1, 2, 3, 8, 64}) {
+      const std::vector<int64_t> starts = cut_runs(blocks, workers);
+      const auto where = [&] {
+        return std::to_string(blocks) + " blocks, " + std::to_string(workers) + " workers";
+      };
+      expect(starts.front() == 0 && starts.back() == blocks, where(), ": not all are covered");
+      expect(starts.size() >= 2, where(), ": no run");
+      int64_t length = blocks;
+      for (auto start = starts.begin(); start + 1 < starts.end(); ++start) {
+        const int64_t next = start[1] - start[0];
+        expect(next >= 1 && next <= length, where(), ": a run of ", next, " after ", length);
+        length = next;
+      }
+      if (workers == 1) {
+        expect(starts.size() == 2, where(), ": not one run");
+        continue;
+      }
+      // Who takes the first run must not be the last to end, nor wait long for the last.
+      expect(starts[1] <= ceil_div(blocks, workers), where(), ": the first run is ", starts[1]);
+      expect(length == 1, where(), ": the last run is ", length);
+      expect(static_cast<int64_t>(starts.size()) - 1 >= std::min<int64_t>(blocks, workers), where(),
+             ": fewer runs than workers");
+    }
+  }
 }
 
 }  // namespace marlin::test

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from buildtools import libraries
 
 CSRC = Path(__file__).resolve().parents[2] / "csrc"
 SOURCES = sorted(
@@ -68,15 +69,29 @@ def test_kernels_reach_no_torch_header() -> None:
         assert not {name(p) for p in reached(path)} & TORCH_FILES, name(path)
 
 
+# Compiled for one instruction set each, and the path for any CPU.
+PATHS = [p for p in SOURCES if p.match("cpu/path_*.cpp")]
+
+
+def test_every_path_but_the_generic_one_has_flags_of_its_own() -> None:
+    flags = libraries.kernel_flags("x86_64") | libraries.kernel_flags("aarch64")
+    assert {name(p) for p in PATHS} == {*flags, "cpu/path_generic.cpp"}
+    assert all(flags.values())
+
+
 @pytest.mark.parametrize(
-    "path", [p for p in SOURCES if p.name.startswith("microkernel_avx")], ids=lambda p: p.name
+    "path", [p for p in PATHS if p.stem != "path_generic"], ids=lambda p: p.name
 )
 def test_files_of_one_instruction_set_share_no_inline_function(path: Path) -> None:
     # The linker may keep their copy of a shared inline function for all callers.
-    allowed = {"avx512_common.h", "microkernel.h", "weights.h", path.name}
-    assert {p.name for p in reached(path)} <= allowed
+    others = reached(path) - {path}
+    assert {p.name for p in others if not p.match("isa_*.h") and not p.match("kernel_*.h")} == {
+        "microkernel.h",
+        "weights.h",
+    }
+    assert "isa_generic.h" not in {p.name for p in others}
     system = {i for p in reached(path) for i in includes(p) if not (p.parent / i).is_file()}
-    assert system <= {"cstdint", "immintrin.h"}
+    assert system <= {"arm_neon.h", "cstddef", "cstdint", "immintrin.h", "utility"}
 
 
 def test_nothing_outside_cuda_includes_cuda() -> None:
