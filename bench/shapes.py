@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["LLAMA_3_8B", "ROWS", "LinearShape"]
+__all__ = ["GROUP_SIZES", "ROWS", "SETS", "LinearShape"]
 
 
 class LinearShape(NamedTuple):
@@ -18,11 +18,14 @@ class LinearShape(NamedTuple):
         return f"{self.k}x{self.n}"
 
 
-LLAMA_3_8B = (
-    LinearShape("q_proj, o_proj", 4096, 4096),
-    LinearShape("k_proj, v_proj", 4096, 1024),
-    LinearShape("gate_proj, up_proj", 4096, 14336),
-    LinearShape("down_proj", 14336, 4096),
-)
+SQUARE = LinearShape("q_proj, o_proj", 4096, 4096)
+SMALL = LinearShape("k_proj, v_proj", 4096, 1024)
+WIDE = LinearShape("gate_proj, up_proj", 4096, 14336)
+TALL = LinearShape("down_proj", 14336, 4096)
+
+# `--shapes`: "goals" are those that goals.py speaks of, "llama" all Linears of a layer.
+SETS = {"goals": (SQUARE, WIDE, TALL), "llama": (SQUARE, SMALL, WIDE, TALL), "quick": (SQUARE,)}
 
 ROWS = (1, 4, 16, 64, 128, 512)  # m: decode of a few sequences up to prefill of a prompt
+
+GROUP_SIZES = (32, 64, 128)
