@@ -1,11 +1,11 @@
-"""4-bit Linear layers for PyTorch: `quantize_(model)`, `Int4Linear`, and the kernels under them."""
+"""4-bit and 8-bit Linear layers for PyTorch: `quantize_(model)`, and the kernels under them."""
 
 from __future__ import annotations
 
 from marlin import errors
 from marlin.checkpoint import inspect_checkpoint, load_checkpoint, save_checkpoint
 from marlin.classic import Layer, mul, replace_linear
-from marlin.linear import Int4Linear
+from marlin.linear import Int4Linear, Int8Linear
 from marlin.ops import kernel_info
 from marlin.quantize import quantize_
 from marlin.report import QuantizeReport
@@ -13,6 +13,7 @@ from marlin.report import QuantizeReport
 __version__ = "0.1.0"
 __all__ = [
     "Int4Linear",
+    "Int8Linear",
     "Layer",
     "QuantizeReport",
     "__version__",

@@ -10,12 +10,13 @@ from typing import Any
 import torch
 
 from marlin.checkpoint_files import CheckpointFiles
-from marlin.primitives import CODES_PER_WORD, dtype_name
+from marlin.primitives import CODE_BITS, codes_per_word, dtype_name
 
 __all__ = ["CheckpointInfo", "TensorInfo", "describe"]
 
 # What belongs to a packed weight and counts no parameters of its own.
 PACKED_SUFFIX = ".qweight"
+DEFAULT_BITS = 4  # where the description says nothing, or nonsense
 COMPANION_SUFFIXES = (".scales", ".qzeros", ".g_idx")
 
 
@@ -35,7 +36,7 @@ class CheckpointInfo:
     """What a checkpoint holds; `print` shows a summary.
 
     bytes: of all tensors, without headers.
-    parameters: values as the float model has them, buffers included: each 4-bit weight is one;
+    parameters: values as the float model has them, buffers included: each packed weight is one;
         padding, scales and zero points are none.
     quantization: the `quantization_config`, whatever wrote it; None for a float checkpoint.
     """
@@ -109,7 +110,10 @@ def describe(files: CheckpointFiles) -> CheckpointInfo:
 
 
 def _count_parameters(files: CheckpointFiles) -> int:
-    modules = (files.quantization or {}).get("modules")
+    config = files.quantization or {}
+    bits = config.get("bits")
+    per_word = codes_per_word(bits if bits in CODE_BITS else DEFAULT_BITS)
+    modules = config.get("modules")
     modules = modules if isinstance(modules, Mapping) else {}
     total = 0
     for name in files.names:
@@ -125,7 +129,7 @@ def _count_parameters(files: CheckpointFiles) -> int:
             if all(isinstance(size, int) for size in features):
                 total += math.prod(features)  # type: ignore[arg-type]
             else:
-                total += math.prod(entry.shape) * CODES_PER_WORD
+                total += math.prod(entry.shape) * per_word
         elif f".{kind}" not in COMPANION_SUFFIXES or packed not in files:
             total += math.prod(entry.shape)
     return total

@@ -24,17 +24,18 @@ from marlin.layouts import (
 )
 from marlin.primitives import (
     EMPTY_SCALE,
-    MAX_CODE,
-    SYMMETRIC_ZERO,
-    ZERO_WORD,
     check_scales,
     dtype_name,
     group_rows,
+    max_code,
     pack_codes,
+    symmetric_zero,
+    zero_word,
 )
 
 __all__ = ["Layer", "mul", "replace_linear"]
 
+BITS = 4
 IN_FEATURES_MULTIPLE = 128
 OUT_FEATURES_MULTIPLE = 256
 GROUP_SIZES = (-1, 128)
@@ -126,7 +127,8 @@ class Layer(nn.Module):
         self.groupsize = group_rows(infeatures, groupsize)
         groups = infeatures // self.groupsize
         # A layer that was not packed yet has a weight of zeros.
-        words = torch.full((infeatures // TILE, 2 * outfeatures), ZERO_WORD, dtype=torch.int32)
+        shape = (infeatures // TILE, 2 * outfeatures)
+        words = torch.full(shape, zero_word(BITS), dtype=torch.int32)
         locks = torch.zeros(outfeatures // WORKSPACE_COLUMNS * DEFAULT_MAX_PAR, dtype=torch.int32)
         self.register_buffer("B", words)
         self.register_buffer(
@@ -171,8 +173,8 @@ class Layer(nn.Module):
         if not bool(torch.isfinite(grouped).all()):
             raise InvalidArgumentError("`linear` must have a finite weight, got NaN or infinity.")
         steps = (grouped / scales.float().unsqueeze(-1)).round()
-        codes = (steps + SYMMETRIC_ZERO).clamp(0, MAX_CODE).to(torch.uint8).view(self.n, self.k)
-        self.B.copy_(plain_to_marlin(pack_codes(codes.t())))
+        codes = (steps + symmetric_zero(BITS)).clamp(0, max_code(BITS)).to(torch.uint8)
+        self.B.copy_(plain_to_marlin(pack_codes(codes.view(self.n, self.k).t())))
         self.s.copy_(plain_scales_to_marlin(scales.t()))
 
     def extra_repr(self) -> str:

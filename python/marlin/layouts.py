@@ -1,4 +1,4 @@
-"""Conversions between layouts of 4-bit weights: padding, and the one published with Marlin.
+"""Conversions between layouts of quantised weights: padding, and the one published with Marlin.
 
 Knows the plain layout of primitives.py and no compiled operator; the packed layouts of the devices
 belong to the operators (`ops.repack`).
@@ -22,16 +22,14 @@ from torch.nn import functional
 
 from marlin.errors import InvalidArgumentError
 from marlin.primitives import (
-    BITS,
-    CODES_PER_WORD,
     EMPTY_SCALE,
-    MAX_CODE,
-    SYMMETRIC_ZERO,
+    codes_per_word,
     dtype_name,
     pack_codes,
     pack_zeros,
     padded_in_features,
     padded_out_features,
+    symmetric_zero,
     unpack_codes,
     unpack_zeros,
 )
@@ -48,9 +46,11 @@ TILE = 16
 BLOCK_COLUMNS = 64
 WARP_THREADS = 32
 
+CODES_PER_WORD = codes_per_word(4)  # of the published layout
+
 
 def pad_plain(
-    qweight: Tensor, scales: Tensor, qzeros: Tensor | None, group_size: int
+    qweight: Tensor, scales: Tensor, qzeros: Tensor | None, group_size: int, bits: int = 4
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Plain tensors grown to the sizes that the kernels take: added weights are zero.
 
@@ -59,21 +59,23 @@ def pad_plain(
     """
     if qweight.ndim != 2 or scales.ndim != 2 or qweight.dtype != torch.int32:
         return qweight, scales, qzeros
-    size_k, size_n = qweight.shape[0] * CODES_PER_WORD, qweight.shape[1]
+    size_k, size_n = qweight.shape[0] * codes_per_word(bits), qweight.shape[1]
     rows = padded_in_features(size_k, group_size) - size_k
     columns = padded_out_features(size_n) - size_n
     if not rows and not columns:
         return qweight, scales, qzeros
-    codes = unpack_codes(qweight)
+    codes = unpack_codes(qweight, bits)
+    zero = symmetric_zero(bits)
     if qzeros is None:
-        codes = functional.pad(codes, (0, columns, 0, rows), value=SYMMETRIC_ZERO)
+        codes = functional.pad(codes, (0, columns, 0, rows), value=zero)
     else:
         zeros = unpack_zeros(qzeros)[:, :size_n]
         filler = zeros[-1:].expand(rows, size_n)
         codes = torch.cat([codes, filler])  # (k, size_n)
-        codes = functional.pad(codes, (0, columns), value=SYMMETRIC_ZERO)
-        qzeros = pack_zeros(functional.pad(zeros, (0, columns), value=SYMMETRIC_ZERO))
-    return pack_codes(codes), functional.pad(scales, (0, columns), value=EMPTY_SCALE), qzeros
+        codes = functional.pad(codes, (0, columns), value=zero)
+        qzeros = pack_zeros(functional.pad(zeros, (0, columns), value=zero))
+    scales = functional.pad(scales, (0, columns), value=EMPTY_SCALE)
+    return pack_codes(codes, bits), scales, qzeros
 
 
 def plain_to_marlin(qweight: Tensor) -> Tensor:
@@ -93,8 +95,8 @@ def marlin_to_plain(packed: Tensor) -> Tensor:
     _check_matrix("B", packed, TILE)
     size_k, size_n = packed.shape[0] * TILE, packed.shape[1] // 2
     order = _block_order(packed.device)
-    nibbles = [((packed >> (BITS * i)) & MAX_CODE).to(torch.uint8) for i in range(CODES_PER_WORD)]
-    flat = torch.stack(nibbles, dim=-1).view(size_k // TILE, -1, TILE * BLOCK_COLUMNS)
+    nibbles = unpack_codes(packed.reshape(1, -1)).t()  # (words, 8)
+    flat = nibbles.reshape(size_k // TILE, -1, TILE * BLOCK_COLUMNS)
     blocks = flat[..., order.argsort()].view(size_k // TILE, -1, TILE, BLOCK_COLUMNS)
     return pack_codes(blocks.transpose(1, 2).reshape(size_k, size_n))
 

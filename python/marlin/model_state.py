@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from marlin.errors import InvalidArgumentError, UnsupportedError
-from marlin.linear import Int4Linear
+from marlin.packed_weight import PackedWeight
 
 __all__ = ["Place", "Slot", "assign_slots", "refuse_meta_buffers", "slots_of"]
 
@@ -52,9 +52,9 @@ class Slot:
         return self._packed_by.plain_qweight() if self._packed_by else self.tensor
 
     @property
-    def _packed_by(self) -> Int4Linear | None:
+    def _packed_by(self) -> PackedWeight | None:
         place = self.places[0]
-        packed = isinstance(place.module, Int4Linear) and place.attribute == "qweight"
+        packed = isinstance(place.module, PackedWeight) and place.attribute == "qweight"
         return place.module if packed else None  # type: ignore[return-value]
 
 

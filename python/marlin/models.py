@@ -21,12 +21,12 @@ from marlin.errors import (
     UnsupportedError,
 )
 from marlin.generation import context_length
-from marlin.linear import Int4Linear
 from marlin.model_source import find_folder
 from marlin.ops import kernel_info
 from marlin.options import shown
 from marlin.primitives import FLOAT_DTYPES, dtype_name
 from marlin.quantize import quantize_
+from marlin.quantized_linear import QuantizedLinear
 from marlin.report import QuantizeReport
 
 if TYPE_CHECKING:
@@ -89,10 +89,10 @@ class LoadedModel:
         """What the model is, in plain values: the result of `model.info` in docs/protocol.md.
 
         weight_bytes counts the memory that parameters and buffers really take;
-        float_weight_bytes what they would take with every 4-bit weight in the model's dtype.
+        float_weight_bytes what they would take with every quantised weight in the model's dtype.
         """
         model = self.model
-        layers = _int4_layers(model)
+        layers = _quantized_layers(model)
         dtype = model.dtype
         held = _held_bytes(model)
         unrounded = sum(layer.in_features * layer.out_features for layer in layers)
@@ -157,7 +157,7 @@ def load_model(
     local_files_only: bool = False,
     progress: Progress | None = None,
 ) -> LoadedModel:
-    """Load a causal LM of transformers and its tokenizer; a 4-bit checkpoint stays in 4 bits.
+    """Load a causal LM of transformers and its tokenizer; a quantised checkpoint stays as it is.
 
     path: a folder, or a hub id.
     dtype: float16, bfloat16 or float32 for the float weights; None takes the checkpoint's.
@@ -220,7 +220,7 @@ def _check_quantization(
         )
     if quantize is not None:
         raise InvalidArgumentError(
-            f"`quantize` must be None for a model that is in 4 bits already, as `{folder}` is."
+            f"`quantize` must be None for a model that is quantised already, as `{folder}` is."
         )
 
 
@@ -252,8 +252,8 @@ def _checked_device(device: str | torch.device | None) -> torch.device:
     return wanted
 
 
-def _int4_layers(model: nn.Module) -> list[Int4Linear]:
-    return [module for module in model.modules() if isinstance(module, Int4Linear)]
+def _quantized_layers(model: nn.Module) -> list[QuantizedLinear]:
+    return [module for module in model.modules() if isinstance(module, QuantizedLinear)]
 
 
 def _tensors(model: nn.Module) -> Iterator[Tensor]:
@@ -280,15 +280,14 @@ def _kernel(device: torch.device) -> dict[str, object]:
     return {"kernel": info.kernel, "reason": info.reason}
 
 
-def _quantization(layers: list[Int4Linear]) -> dict[str, object] | None:
-    """The 4-bit format; None for `group_size` and `symmetric` where layers differ."""
+def _quantization(layers: list[QuantizedLinear]) -> dict[str, object] | None:
+    """The format of the layers; None for what layers differ in."""
     if not layers:
         return None
-    groups = {layer.group_size for layer in layers}
-    kinds = {layer.symmetric for layer in layers}
-    return {
-        "bits": 4,
-        "group_size": groups.pop() if len(groups) == 1 else None,
-        "symmetric": kinds.pop() if len(kinds) == 1 else None,
-        "layers": len(layers),
-    }
+
+    def common(attribute: str) -> object:
+        values = {getattr(layer, attribute) for layer in layers}
+        return values.pop() if len(values) == 1 else None
+
+    settings = {name: common(name) for name in ("bits", "group_size", "symmetric")}
+    return {**settings, "layers": len(layers)}

@@ -1,62 +1,37 @@
 """The compiled operators `torch.ops.marlin.*`: typed functions, fake kernels, autograd.
 
-The only module that touches the native libraries. It loads them when it is imported; a library that
-is absent or does not load is no error then, but an ExtensionMissingError at the first call.
-
 Shapes, with K = size_k, N = size_n, G = K / group_size (1 for group_size -1); docs/architecture.md
 defines the plain and the packed layout.
 """
 
 from __future__ import annotations
 
-import ctypes
 import re
-from dataclasses import dataclass
-from pathlib import Path
 from typing import NoReturn, Protocol
 
 import torch
 from torch import Tensor
 
 from marlin.errors import (
-    ExtensionMissingError,
     InternalError,
     InvalidArgumentError,
     KernelUnavailableError,
     MarlinError,
     UnsupportedError,
 )
+from marlin.kernel_info import KernelInfo, kernel_info
+from marlin.library import is_loaded, require_library, unsupported_device
 
 __all__ = ["KernelInfo", "dequantize", "gemm", "kernel_info", "repack", "unpack"]
 
 _BLOCK_COLUMNS = 64
 _WORD_BITS = 32
-_MINIMUM_TORCH = (2, 10)
-_HOW_TO_BUILD = "build it with `npm run build:ext` or `python setup.py build_ext --inplace`"
-
-_FOLDER = Path(__file__).resolve().parent
-_CPU_LIBRARY = _FOLDER / "_C.abi3.so"
-_CUDA_LIBRARY = _FOLDER / "_C_cuda.abi3.so"
 
 # Errors of csrc arrive as RuntimeError("marlin:<code>: <sentence>").
 _NATIVE_ERROR = re.compile(r"marlin:(\w+): (.*)", re.DOTALL)
 _NATIVE_CODES: dict[str, type[MarlinError]] = {
     error.code: error for error in (InvalidArgumentError, KernelUnavailableError, UnsupportedError)
 }
-
-
-@dataclass(frozen=True)
-class KernelInfo:
-    """Which kernel serves a device, and why."""
-
-    device: str
-    kernel: str
-    reason: str
-    available: tuple[str, ...]  # names that this machine can run, best first
-    forced: bool  # by MARLIN_CPU_KERNEL
-    threads: int  # that torch would use now
-    library: Path
-    torch_version: str  # of the headers that the library was built with
 
 
 def gemm(
@@ -154,35 +129,8 @@ def dequantize(
     return _call("dequantize", qweight, scales, qzeros, size_n, size_k, group_size, bits)
 
 
-def kernel_info(device: str | torch.device = "cpu") -> KernelInfo:
-    """Tells which kernel `gemm` uses on `device`, and why.
-
-    Raises:
-        KernelUnavailableError: MARLIN_CPU_KERNEL forces a kernel that cannot run here.
-        UnsupportedError: there is no kernel for this kind of device.
-        ExtensionMissingError: the library is not built or does not load.
-    """
-    kind = torch.device(device).type
-    _require_library()
-    if kind != "cpu":
-        raise _unsupported_device(kind)
-    info = _native_kernel_info()
-    if info.kernel is None:
-        raise KernelUnavailableError(info.reason.decode(errors="replace"))
-    return KernelInfo(
-        device=kind,
-        kernel=info.kernel.decode(),
-        reason=info.reason.decode(),
-        available=tuple(info.available.decode().split(",")),
-        forced=bool(info.forced),
-        threads=torch.get_num_threads(),
-        library=_CPU_LIBRARY,
-        torch_version=info.torch_version.decode(),
-    )
-
-
 def _call(name: str, *arguments: Tensor | int | str | None) -> Tensor:
-    _require_library()
+    require_library()
     op = getattr(torch.ops.marlin, name).default
     if torch.compiler.is_compiling():
         return op(*arguments)  # type: ignore[no-any-return]
@@ -215,13 +163,8 @@ def _raise_typed(
             ) from error
     _require_one_device(**tensors)
     if isinstance(error, NotImplementedError):
-        raise _unsupported_device(next(iter(tensors.values())).device.type) from error
+        raise unsupported_device(next(iter(tensors.values())).device.type) from error
     raise error
-
-
-def _unsupported_device(kind: str) -> UnsupportedError:
-    reason = f"; {_cuda_load_error}" if kind == "cuda" and _cuda_load_error is not None else ""
-    return UnsupportedError(f"expected tensors on the CPU, which has kernels, got {kind}{reason}")
 
 
 def _require_one_device(**tensors: Tensor | None) -> None:
@@ -229,31 +172,6 @@ def _require_one_device(**tensors: Tensor | None) -> None:
     if len(set(devices.values())) > 1:
         got = ", ".join(f"`{name}` on {device}" for name, device in devices.items())
         raise InvalidArgumentError(f"expected all tensors on one device, got {got}")
-
-
-class _NativeKernelInfo(ctypes.Structure):
-    """Mirror of MarlinKernelInfo in csrc/kernel_info.cpp."""
-
-    kernel: bytes | None
-    reason: bytes
-    available: bytes
-    torch_version: bytes
-    forced: int
-
-    _fields_ = (
-        ("kernel", ctypes.c_char_p),
-        ("reason", ctypes.c_char_p),
-        ("available", ctypes.c_char_p),
-        ("torch_version", ctypes.c_char_p),
-        ("forced", ctypes.c_int),
-    )
-
-
-def _native_kernel_info() -> _NativeKernelInfo:
-    ask = ctypes.CDLL(str(_CPU_LIBRARY)).marlin_cpu_kernel_info
-    ask.restype = ctypes.POINTER(_NativeKernelInfo)
-    info: _NativeKernelInfo = ask().contents
-    return info
 
 
 def _fake_gemm(
@@ -354,16 +272,7 @@ def _backward_gemm(ctx: _GemmContext, grad: Tensor) -> tuple[Tensor | None, ...]
     return grad_a, None, None, None, grad_bias, *(None,) * 7
 
 
-def _load() -> None:
-    """Loads the CPU library; ExtensionMissingError says why it failed and how to build it."""
-    version = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
-    if version < _MINIMUM_TORCH:
-        raise ExtensionMissingError(f"expected torch >= 2.10, got {torch.__version__}")
-    if not _CPU_LIBRARY.is_file():
-        raise ExtensionMissingError(f"{_CPU_LIBRARY} does not exist: {_HOW_TO_BUILD}")
-    failure = _load_library(_CPU_LIBRARY)
-    if failure is not None:
-        raise ExtensionMissingError(failure)
+def _register() -> None:
     torch.library.register_fake("marlin::gemm", _fake_gemm)
     torch.library.register_fake("marlin::repack", _fake_repack)
     torch.library.register_fake("marlin::unpack", _fake_unpack)
@@ -373,25 +282,5 @@ def _load() -> None:
     )
 
 
-def _load_library(library: Path) -> str | None:
-    """Loads one library; returns a sentence when that fails."""
-    try:
-        torch.ops.load_library(library)  # type: ignore[no-untyped-call]
-    except OSError as error:
-        return f"{library} does not load in torch {torch.__version__} ({error}): {_HOW_TO_BUILD}"
-    return None
-
-
-_load_error: ExtensionMissingError | None = None
-_cuda_load_error: str | None = None  # the CPU serves without it
-try:
-    _load()
-    if torch.version.cuda is not None and _CUDA_LIBRARY.is_file():
-        _cuda_load_error = _load_library(_CUDA_LIBRARY)
-except ExtensionMissingError as _error:
-    _load_error = _error
-
-
-def _require_library() -> None:
-    if _load_error is not None:
-        raise _load_error
+if is_loaded():
+    _register()

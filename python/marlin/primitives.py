@@ -1,18 +1,22 @@
-"""The numeric definition of 4-bit weights, in plain PyTorch: the oracle of every kernel and format.
+"""The numeric definition of quantised weights, in plain PyTorch: the oracle of kernels and formats.
 
 Everything here is readable before it is fast, and knows no compiled operator, module or file.
 K is `in_features` padded by `padded_in_features`, N is `out_features` padded to a multiple of 8. A
 group is `group_size` consecutive rows of a column (-1: all K rows); there are G = K / group_size.
+A code has b bits, 4 or 8, and a word holds w = 32 / b of them.
 
 | tensor  | dtype              | shape      | meaning                                              |
 |---------|--------------------|------------|------------------------------------------------------|
-| codes   | uint8              | (K, N)     | q, 0..15                                             |
-| zeros   | uint8              | (G, N)     | z, 0..15; absent when symmetric, where z = 8         |
-| qweight | int32              | (K / 8, N) | bits 4i..4i+3 of word [r, n]: code of row 8r + i     |
+| codes   | uint8              | (K, N)     | q, 0..2^b - 1                                        |
+| zeros   | uint8              | (G, N)     | z, 0..15; absent when symmetric, where z = 2^(b - 1) |
+| qweight | int32              | (K / w, N) | bits bi..bi+b-1 of word [r, n]: code of row wr + i   |
 | qzeros  | int32              | (G, N / 8) | bits 4i..4i+3 of word [g, c]: zero of column 8c + i  |
 | scales  | fp16, bf16 or fp32 | (G, N)     | s, finite; a negative scale mirrors the range        |
+| perm    | int32              | (K,)       | the column of activations of row k; absent: k        |
 
-    w[n, k] = (q[k, n] - z[k // group_size, n]) * s[k // group_size, n]
+    w[n, perm[k]] = (q[k, n] - z[k // group_size, n]) * s[k // group_size, n]
+
+Zero points exist for 4 bits only: 8 bits are symmetric.
 """
 
 from __future__ import annotations
@@ -23,45 +27,60 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from marlin.errors import InvalidArgumentError
+from marlin.activations import in_weight_order, round_activations
+from marlin.codes import (
+    CODE_BITS,
+    ZERO_POINT_BITS,
+    ZEROS_PER_WORD,
+    check_bits,
+    check_symmetric,
+    check_words,
+    codes_per_word,
+    dtype_name,
+    max_code,
+    pack_codes,
+    pack_zeros,
+    symmetric_zero,
+    unpack_codes,
+    unpack_zeros,
+    zero_word,
+)
+from marlin.errors import InvalidArgumentError, UnsupportedError
 
 __all__ = [
-    "BITS",
-    "CODES_PER_WORD",
+    "CODE_BITS",
     "EMPTY_SCALE",
     "FLOAT_DTYPES",
     "GROUP_SIZES",
-    "MAX_CODE",
-    "SYMMETRIC_ZERO",
-    "ZERO_WORD",
+    "ZEROS_PER_WORD",
     "QuantizedWeight",
+    "check_bits",
     "check_group_size",
     "check_layout",
+    "check_perm",
     "check_scales",
+    "check_symmetric",
+    "codes_per_word",
     "dequantize",
     "dequantize_codes",
     "dtype_name",
     "group_rows",
     "linear",
+    "max_code",
     "pack_codes",
     "pack_zeros",
     "padded_in_features",
     "padded_out_features",
+    "symmetric_zero",
     "unpack_codes",
     "unpack_zeros",
+    "zero_word",
 ]
 
 GROUP_SIZES = (32, 64, 128, -1)
 FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
-BITS = 4
-CODES_PER_WORD = 8
-MAX_CODE = 15
-SYMMETRIC_ZERO = 8
 ROW_MULTIPLE = 32  # the step in which every kernel walks K
 COLUMN_MULTIPLE = 8  # the columns in a word of qzeros
-
-# Eight codes (or zero points) of 8 in one int32: a word of weights that are zero.
-ZERO_WORD = 0x88888888 - (1 << 32)
 
 # The scale of a group of zeros. Any would do in exact arithmetic; a small one keeps out what a
 # kernel loses when it sums the codes first and subtracts the zero point's share of them after.
@@ -92,55 +111,34 @@ def group_rows(size_k: int, group_size: int) -> int:
     return size_k if group_size == -1 else group_size
 
 
-def pack_codes(codes: Tensor) -> Tensor:
-    """Codes 0..15, any integer dtype (K, N) -> qweight int32 (K / 8, N)."""
-    _check_codes("codes", codes)
-    if codes.shape[0] % CODES_PER_WORD:
-        raise InvalidArgumentError(
-            f"`codes` must have a multiple of 8 rows, got shape {list(codes.shape)}."
-        )
-    words = codes[::CODES_PER_WORD].to(torch.int32, copy=True)  # (k // 8, n)
-    for i in range(1, CODES_PER_WORD):
-        words |= codes[i::CODES_PER_WORD].to(torch.int32) << (BITS * i)
-    return words
+def dequantize(
+    qweight: Tensor,
+    scales: Tensor,
+    qzeros: Tensor | None,
+    group_size: int,
+    *,
+    bits: int = 4,
+    perm: Tensor | None = None,
+) -> Tensor:
+    """The weight (N, K) that plain tensors stand for, in the dtype of `scales`, rounded once.
 
-
-def unpack_codes(qweight: Tensor) -> Tensor:
-    """qweight int32 (K / 8, N) -> codes uint8 (K, N)."""
-    _check_words("qweight", qweight)
-    nibbles = [((qweight >> (BITS * i)) & MAX_CODE).to(torch.uint8) for i in range(CODES_PER_WORD)]
-    return torch.stack(nibbles, dim=1).reshape(-1, qweight.shape[1])  # (k, n)
-
-
-def pack_zeros(zeros: Tensor) -> Tensor:
-    """Zero points 0..15, any integer dtype (G, N) -> qzeros int32 (G, N / 8)."""
-    _check_codes("zeros", zeros)
-    if zeros.shape[1] % CODES_PER_WORD:
-        raise InvalidArgumentError(
-            f"`zeros` must have a multiple of 8 columns, got shape {list(zeros.shape)}."
-        )
-    return pack_codes(zeros.t()).t().contiguous()  # (groups, n // 8)
-
-
-def unpack_zeros(qzeros: Tensor) -> Tensor:
-    """qzeros int32 (G, N / 8) -> zero points uint8 (G, N)."""
-    _check_words("qzeros", qzeros)
-    return unpack_codes(qzeros.t()).t().contiguous()  # (groups, n)
-
-
-def dequantize(qweight: Tensor, scales: Tensor, qzeros: Tensor | None, group_size: int) -> Tensor:
-    """The weight (N, K) that plain tensors stand for, in the dtype of `scales`, rounded once."""
-    check_layout(qweight, scales, qzeros, group_size)
+    With `perm` the columns are those of the activations.
+    """
+    _, size_k = check_layout(qweight, scales, qzeros, group_size, bits=bits)
     zeros = None if qzeros is None else unpack_zeros(qzeros)
-    return dequantize_codes(QuantizedWeight(unpack_codes(qweight), scales, zeros))
+    weight = dequantize_codes(QuantizedWeight(unpack_codes(qweight, bits), scales, zeros), bits)
+    if perm is None:
+        return weight
+    check_perm(perm, size_k)
+    return weight[:, perm.argsort()]
 
 
-def dequantize_codes(weight: QuantizedWeight) -> Tensor:
+def dequantize_codes(weight: QuantizedWeight, bits: int = 4) -> Tensor:
     """The weight (N, K) of codes, scales and zeros, in the dtype of the scales, rounded once."""
     codes, scales, zeros = weight
     size_k, size_n = codes.shape
     grouped = codes.view(scales.shape[0], -1, size_n).float()  # (groups, rows, n)
-    zero = SYMMETRIC_ZERO if zeros is None else zeros.unsqueeze(1)
+    zero = symmetric_zero(bits) if zeros is None else zeros.unsqueeze(1)
     # q - z is a small integer: in fp32 its product with an fp16 or bf16 scale is exact, so that the
     # cast is the only rounding.
     weights = (grouped - zero) * scales.unsqueeze(1).float()
@@ -154,23 +152,34 @@ def linear(
     qzeros: Tensor | None,
     group_size: int,
     bias: Tensor | None = None,
+    *,
+    bits: int = 4,
+    perm: Tensor | None = None,
+    activation: str | None = None,
 ) -> Tensor:
     """`a` (..., k <= K) times the quantised weight, plus `bias` (N,): (..., N) in `a`'s dtype.
 
-    Weights are not rounded to the dtype of the scales, sums are fp32, the result is rounded once.
-    Columns that `a` lacks count as zero.
+    Weights are not rounded to the dtype of the scales, the result is rounded once. Columns that
+    `a` lacks count as zero. activation: "int16", "int8" or "bfloat16" rounds `a` as a kernel does;
+    None takes it as it is, with sums in fp32.
     """
-    weight = dequantize(qweight, scales.float(), qzeros, group_size)  # (n, k)
+    weight = dequantize(qweight, scales.float(), qzeros, group_size, bits=bits)  # (n, k)
+    size_k = weight.shape[1]
     if a.dtype not in FLOAT_DTYPES:
         raise InvalidArgumentError(
             f"`a` must be float16, bfloat16 or float32, got {dtype_name(a.dtype)}."
         )
-    if a.ndim == 0 or a.shape[-1] > weight.shape[1]:
+    if a.ndim == 0 or a.shape[-1] > size_k:
         raise InvalidArgumentError(
-            f"`a` must have at most {weight.shape[1]} columns, got shape {list(a.shape)}."
+            f"`a` must have at most {size_k} columns, got shape {list(a.shape)}."
         )
-    bias = None if bias is None else bias.float()
-    return functional.linear(a.float(), weight[:, : a.shape[-1]], bias).to(a.dtype)
+    if perm is not None:
+        check_perm(perm, size_k)
+    rounded = in_weight_order(a.float(), size_k, perm)
+    if activation is not None:
+        rounded = round_activations(rounded, group_rows(size_k, group_size), activation)
+    bias = None if bias is None else bias.to(rounded.dtype)
+    return functional.linear(rounded, weight.to(rounded.dtype), bias).to(a.dtype)
 
 
 def check_group_size(group_size: int) -> None:
@@ -183,15 +192,22 @@ def check_group_size(group_size: int) -> None:
 
 
 def check_layout(
-    qweight: Tensor, scales: Tensor, qzeros: Tensor | None, group_size: int, *, owner: str = ""
+    qweight: Tensor,
+    scales: Tensor,
+    qzeros: Tensor | None,
+    group_size: int,
+    *,
+    bits: int = 4,
+    owner: str = "",
 ) -> tuple[int, int]:
     """(N, K) of tensors in the plain layout; raises InvalidArgumentError where they do not fit.
 
     owner: goes before the tensors' names in a message, for instance "model.layers.0.".
     """
+    check_bits(bits)
     check_group_size(group_size)
-    _check_words(f"{owner}qweight", qweight)
-    size_k, size_n = qweight.shape[0] * CODES_PER_WORD, qweight.shape[1]
+    check_words(f"{owner}qweight", qweight)
+    size_k, size_n = qweight.shape[0] * codes_per_word(bits), qweight.shape[1]
     if size_k == 0 or size_k != padded_in_features(size_k, group_size):
         raise InvalidArgumentError(
             f"`{owner}qweight` must hold a multiple of {max(group_size, ROW_MULTIPLE)} rows for "
@@ -207,13 +223,32 @@ def check_layout(
             f"`{owner}scales` must be float16, bfloat16 or float32 of shape {[groups, size_n]}, "
             f"got {dtype_name(scales.dtype)} of shape {list(scales.shape)}."
         )
-    zeros_shape = (groups, size_n // CODES_PER_WORD)
+    if qzeros is not None and bits != ZERO_POINT_BITS:
+        raise UnsupportedError(
+            f"`{owner}qzeros` must be None with codes of {bits} bits, which are symmetric."
+        )
+    zeros_shape = (groups, size_n // ZEROS_PER_WORD)
     if qzeros is not None and (qzeros.dtype != torch.int32 or qzeros.shape != zeros_shape):
         raise InvalidArgumentError(
             f"`{owner}qzeros` must be int32 of shape {list(zeros_shape)}, "
             f"got {dtype_name(qzeros.dtype)} of shape {list(qzeros.shape)}."
         )
     return size_n, size_k
+
+
+def check_perm(perm: Tensor, size_k: int) -> None:
+    """Raises InvalidArgumentError unless `perm` is int32 and holds each of 0..K - 1 once."""
+    if perm.dtype != torch.int32 or perm.shape != (size_k,):
+        raise InvalidArgumentError(
+            f"`perm` must be int32 of shape [{size_k}], "
+            f"got {dtype_name(perm.dtype)} of shape {list(perm.shape)}."
+        )
+    order = torch.arange(size_k, dtype=torch.int32, device=perm.device)
+    if not torch.equal(perm.sort().values, order):
+        raise InvalidArgumentError(
+            f"`perm` must hold each of 0..{size_k - 1} once, "
+            f"got {len(set(perm.tolist()))} values in {int(perm.min())}..{int(perm.max())}."
+        )
 
 
 def check_scales(scales: Tensor, *, owner: str = "") -> None:
@@ -226,28 +261,3 @@ def check_scales(scales: Tensor, *, owner: str = "") -> None:
         f"`{owner}scales` must be finite, got {float(scales[group, column])} "
         f"at group {group}, column {column}."
     )
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """The dtype as messages and files spell it: "float16", not "torch.float16"."""
-    return str(dtype).removeprefix("torch.")
-
-
-def _check_codes(name: str, codes: Tensor) -> None:
-    if codes.ndim != 2 or codes.is_floating_point() or codes.dtype == torch.bool:
-        raise InvalidArgumentError(
-            f"`{name}` must be a matrix of integers, "
-            f"got {dtype_name(codes.dtype)} of shape {list(codes.shape)}."
-        )
-    if codes.numel() and (int(codes.min()) < 0 or int(codes.max()) > MAX_CODE):
-        raise InvalidArgumentError(
-            f"`{name}` must lie in 0..15, got values in {int(codes.min())}..{int(codes.max())}."
-        )
-
-
-def _check_words(name: str, words: Tensor) -> None:
-    if words.ndim != 2 or words.dtype != torch.int32:
-        raise InvalidArgumentError(
-            f"`{name}` must be an int32 matrix, "
-            f"got {dtype_name(words.dtype)} of shape {list(words.shape)}."
-        )

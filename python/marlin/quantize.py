@@ -1,4 +1,4 @@
-"""`quantize_`: swaps the Linears of a model for 4-bit ones, in place, and reports what it did.
+"""`quantize_`: swaps the Linears of a model for quantised ones, in place, and reports what it did.
 
 Knows which layers can be swapped and how the float weights are let go one by one. How a weight is
 rounded is the business of a method: "rtn" here, others through `register_method`.
@@ -13,9 +13,11 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from marlin.errors import InvalidArgumentError, UnsupportedError
-from marlin.linear import Int4Linear
-from marlin.primitives import check_group_size
+from marlin.activations import check_activation
+from marlin.errors import InvalidArgumentError
+from marlin.linear import linear_class
+from marlin.primitives import check_bits, check_group_size, check_symmetric
+from marlin.quantized_linear import QuantizedLinear
 from marlin.report import LayerReport, QuantizeReport
 from marlin.selection import find_places, select_layers
 
@@ -36,10 +38,11 @@ class MethodSettings:
     group_size: int
     symmetric: bool
     calibration: object | None
+    bits: int = 4
 
 
 class Method(Protocol):
-    """A way to choose the 4-bit weights of a model.
+    """A way to choose the quantised weights of a model.
 
     Called with the model and the dotted names of the `nn.Linear`s to replace. Yields the
     replacement of each once, in any order. It is in its place in the model before the next one is
@@ -49,12 +52,12 @@ class Method(Protocol):
 
     def __call__(
         self, model: nn.Module, names: Sequence[str], settings: MethodSettings
-    ) -> Iterator[tuple[str, Int4Linear]]: ...
+    ) -> Iterator[tuple[str, QuantizedLinear]]: ...
 
 
 def _round_to_nearest(
     model: nn.Module, names: Sequence[str], settings: MethodSettings
-) -> Iterator[tuple[str, Int4Linear]]:
+) -> Iterator[tuple[str, QuantizedLinear]]:
     if settings.calibration is not None:
         raise InvalidArgumentError(
             '`calibration` must be None for method "rtn", which looks at the weights alone.'
@@ -63,11 +66,12 @@ def _round_to_nearest(
         yield name, _rounded(model, name, settings)
 
 
-def _rounded(model: nn.Module, name: str, settings: MethodSettings) -> Int4Linear:
+def _rounded(model: nn.Module, name: str, settings: MethodSettings) -> QuantizedLinear:
     linear = model.get_submodule(name)
     assert isinstance(linear, nn.Linear)
     try:
-        return Int4Linear.from_linear(linear, settings.group_size, settings.symmetric)
+        kind = linear_class(settings.bits)
+        return kind.from_linear(linear, settings.group_size, settings.symmetric)
     except InvalidArgumentError as err:
         raise InvalidArgumentError(f"Layer `{name}`: {err}", layer=name, **err.details) from err
 
@@ -89,18 +93,21 @@ def quantize_(
     group_size: int = 128,
     symmetric: bool = True,
     *,
+    activation: str = "auto",
     include: Sequence[str] | str | None = None,
     exclude: Sequence[str] | str = DEFAULT_EXCLUDE,
     filter: Callable[[str, nn.Linear], bool] | None = None,
     calibration: object | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> QuantizeReport:
-    """Replaces the `nn.Linear`s of `model` by `Int4Linear`s, in place, one after the other.
+    """Replaces the `nn.Linear`s of `model` by quantised ones, in place, one after the other.
 
     The float weight of a layer is let go before the next layer is rounded, so memory never holds
     the model twice. A Linear that several names share stays shared. What cannot be replaced is left
     as it is, with the reason in the report.
 
+    bits: 4 makes `Int4Linear`s, 8 `Int8Linear`s, which are symmetric.
+    activation: the number format that the layers multiply their inputs in, see `ops.gemm`.
     include, exclude: glob patterns of names. A pattern matches a layer when it matches one or more
         neighbouring components of its dotted name: "lm_head", "layers.0", "*_proj", "vision.*".
         include None takes every Linear; exclude wins.
@@ -109,13 +116,13 @@ def quantize_(
     progress: called with (done, total, name) when a layer is in its place. An exception from it
         ends the work and comes out; the model then runs with the layers that were done.
 
-    Raises InvalidArgumentError for unknown settings, for an `include` pattern that matches no
-    Linear, and for a weight that is NaN or infinite (layers before it are done).
+    Raises UnsupportedError for a format without kernels; InvalidArgumentError for unknown settings,
+    for an `include` pattern that matches no Linear, and for a weight that is NaN or infinite
+    (layers before it are done).
     """
-    if bits != 4:
-        raise UnsupportedError(
-            f"`bits` must be 4, the one width there are kernels for, got {bits!r}."
-        )
+    check_bits(bits)
+    check_symmetric(symmetric, bits)
+    check_activation(activation, bits)
     check_group_size(group_size)
     if method not in _METHODS:
         raise InvalidArgumentError(
@@ -124,15 +131,16 @@ def quantize_(
     if isinstance(model, nn.Linear):
         raise InvalidArgumentError(
             "`model` must contain the Linears to replace, got a Linear: "
-            "use `Int4Linear.from_linear`."
+            f"use `{linear_class(bits).__name__}.from_linear`."
         )
-    settings = MethodSettings(group_size, symmetric, calibration)
+    settings = MethodSettings(group_size, symmetric, calibration, bits)
     places = find_places(model)
     chosen, skipped = select_layers(
-        model, places, group_size, symmetric, include=include, exclude=exclude, filter=filter
+        model, places, bits, group_size, symmetric, include=include, exclude=exclude, filter=filter
     )
     layers: list[LayerReport] = []
     for name, replacement in _METHODS[method](model, chosen, settings):
+        replacement.activation = activation
         layers.append(_swap(model, places[name], replacement))
         if progress is not None:
             progress(len(layers), len(chosen), name)
@@ -146,7 +154,7 @@ def quantize_(
     )
 
 
-def _swap(model: nn.Module, names: list[str], replacement: Int4Linear) -> LayerReport:
+def _swap(model: nn.Module, names: list[str], replacement: QuantizedLinear) -> LayerReport:
     linear = model.get_submodule(names[0])
     assert isinstance(linear, nn.Linear)
     report = LayerReport(
@@ -162,7 +170,7 @@ def _swap(model: nn.Module, names: list[str], replacement: Int4Linear) -> LayerR
     return report
 
 
-def _relative_error(weight: Tensor, replacement: Int4Linear) -> float:
+def _relative_error(weight: Tensor, replacement: QuantizedLinear) -> float:
     """|W - W'| / |W| in the Frobenius norm; 0 for a weight of zeros."""
     rounded = replacement.dequantize()
     difference = size = torch.zeros((), dtype=torch.float64, device=weight.device)

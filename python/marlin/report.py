@@ -55,7 +55,7 @@ class QuantizeReport:
 
     @property
     def parameters(self) -> int:
-        """Weights that are in 4 bits now."""
+        """Weights that are in few bits now."""
         return sum(layer.shape[0] * layer.shape[1] for layer in self.layers)
 
     @property

@@ -1,4 +1,4 @@
-"""Which Linears of a model can be 4-bit ones, and why the others cannot.
+"""Which Linears of a model can be quantised, and why the others cannot.
 
 Knows names, ties and hooks of modules; nothing of rounding.
 """
@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from marlin import ops
 from marlin.errors import InvalidArgumentError
-from marlin.linear import Int4Linear
+from marlin.linear import linear_class
 from marlin.primitives import FLOAT_DTYPES, dtype_name
+from marlin.quantized_linear import QuantizedLinear
 from marlin.report import SkippedLayer
 
 __all__ = ["Patterns", "find_places", "select_layers"]
@@ -22,10 +23,10 @@ Patterns = Sequence[str] | str
 
 
 def find_places(model: nn.Module) -> dict[str, list[str]]:
-    """Each Linear's first name in `model` -> all of its names; 4-bit ones are Linears, too."""
+    """Each Linear's first name in `model` -> all of its names; quantised ones are Linears, too."""
     names_of: dict[int, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
-        if isinstance(module, nn.Linear | Int4Linear):
+        if isinstance(module, nn.Linear | QuantizedLinear):
             names_of.setdefault(id(module), []).append(name)
     return {names[0]: names for names in names_of.values()}
 
@@ -33,6 +34,7 @@ def find_places(model: nn.Module) -> dict[str, list[str]]:
 def select_layers(
     model: nn.Module,
     places: Mapping[str, list[str]],
+    bits: int,
     group_size: int,
     symmetric: bool,
     *,
@@ -61,7 +63,7 @@ def select_layers(
             reason = (
                 _why_not_plain(module)
                 or _why_not_alone(model, module, names, owners)
-                or _why_not_smaller(module, group_size, symmetric)
+                or _why_not_smaller(module, bits, group_size, symmetric)
             )
         if reason is None and filter is not None and isinstance(module, nn.Linear):
             reason = None if filter(name, module) else "left out by `filter`"
@@ -118,8 +120,8 @@ def _owners(model: nn.Module) -> dict[int, list[tuple[int, str]]]:
 
 def _why_not_plain(module: nn.Module) -> str | None:
     """The obstacle in the layer itself."""
-    if isinstance(module, Int4Linear):
-        return "already in 4 bits"
+    if isinstance(module, QuantizedLinear):
+        return f"already in {module.bits} bits"
     if type(module) is not nn.Linear:
         return f"a subclass of nn.Linear, {type(module).__name__}, which may compute otherwise"
     weight = module._parameters.get("weight")
@@ -161,9 +163,9 @@ def _why_not_alone(
     return None
 
 
-def _why_not_smaller(module: nn.Module, group_size: int, symmetric: bool) -> str | None:
+def _why_not_smaller(module: nn.Module, bits: int, group_size: int, symmetric: bool) -> str | None:
     assert isinstance(module, nn.Linear)
-    planned = Int4Linear(
+    planned = linear_class(bits)(
         module.in_features,
         module.out_features,
         bias=False,
@@ -173,8 +175,8 @@ def _why_not_smaller(module: nn.Module, group_size: int, symmetric: bool) -> str
         dtype=module.weight.dtype,
     )
     # The packed layout pads more than the plain one that a layer has on the meta device.
-    packed = ops.repack(planned.qweight, planned.size_n, planned.size_k)
+    packed = ops.repack(planned.qweight, planned.size_n, planned.size_k, bits)
     size = planned.weight_bytes - planned.qweight.nbytes + packed.nbytes
     if size < module.weight.nbytes:
         return None
-    return f"4 bits with padding would take {size} bytes, and it takes {module.weight.nbytes}"
+    return f"{bits} bits with padding would take {size} bytes, and it takes {module.weight.nbytes}"

@@ -1,6 +1,6 @@
-"""Lets transformers' `from_pretrained` load the folders of 4-bit models (quant_method "marlin").
+"""Lets transformers' `from_pretrained` load the folders of quantised models (method "marlin").
 
-Linears become empty `Int4Linear`s before the weights are read, so the float weights never exist.
+Linears become empty quantised ones before the weights are read, so float weights never exist.
 Importing this module registers the method, once. Knows no paths.
 """
 
@@ -15,9 +15,8 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from marlin.errors import CheckpointInvalidError
-from marlin.linear import Int4Linear
-from marlin.primitives import CODES_PER_WORD
 from marlin.quantization_config import swap_for_config
+from marlin.quantized_linear import QuantizedLinear
 
 __all__ = ["MarlinConfig", "MarlinQuantizer", "pack_loaded"]
 
@@ -38,7 +37,7 @@ class MarlinConfig(QuantizationConfigMixin):
 
 @register_quantizer("marlin")
 class MarlinQuantizer(HfQuantizer):
-    """transformers' view of a 4-bit checkpoint."""
+    """transformers' view of a quantised checkpoint."""
 
     requires_calibration = True  # so: only for checkpoints that are quantized already
     serialized_names: dict[str, list[str]] = {}  # noqa: RUF012  # as the base declares it
@@ -66,23 +65,22 @@ class MarlinQuantizer(HfQuantizer):
 
 
 def pack_loaded(model: nn.Module) -> None:
-    """Gives every `Int4Linear` whose tensors arrived in the plain layout the layout of its device.
+    """Packs the codes of every `QuantizedLinear` whose tensors arrived in the plain layout.
 
     Raises CheckpointInvalidError when a tensor is missing or does not fit.
     """
     for name, module in model.named_modules():
-        if isinstance(module, Int4Linear):
+        if isinstance(module, QuantizedLinear):
             _pack(name, module)
 
 
-def _pack(name: str, module: Int4Linear) -> None:
+def _pack(name: str, module: QuantizedLinear) -> None:
     arrived: dict[str, Tensor | None] = {
         **dict(module.named_buffers(recurse=False)),
         **dict(module.named_parameters(recurse=False)),
     }
     # transformers 5 puts the file's tensors in place; 4 loads them as a state dict, which packs.
-    plain = (module.size_k // CODES_PER_WORD, module.size_n)
-    if not module.qweight.is_meta and module.qweight.shape != plain:
+    if module.is_packed:
         return
     missing = [key for key, tensor in arrived.items() if tensor is not None and tensor.is_meta]
     if missing:

@@ -453,9 +453,15 @@ MISFITS: list[tuple[str, Change, type[Exception], str]] = [
     ),
     (
         "other bits",
-        lambda t, c: c.update(bits=8),
+        lambda t, c: c.update(bits=3),
         UnsupportedError,
-        "`quantization_config.bits` must be 4 to be read, got 8.",
+        "`quantization_config.bits` must be 4 or 8 to be read, got 3.",
+    ),
+    (
+        "zero points with 8 bits",
+        lambda t, c: c["modules"]["down"].update(bits=8, symmetric=False),
+        UnsupportedError,
+        "`quantization_config.modules.down.symmetric` must be true with 8 bits, got False.",
     ),
     (
         "a group size of nonsense",
@@ -479,13 +485,13 @@ MISFITS: list[tuple[str, Change, type[Exception], str]] = [
         "a layer that the model has not",
         lambda t, c: c["modules"].update(gone={"in_features": 1, "out_features": 1}),
         CheckpointInvalidError,
-        "The checkpoint has a 4-bit layer `gone`, and the model has no such module there.",
+        "The checkpoint has a quantised layer `gone`, and the model has no such module there.",
     ),
     (
         "a layer that is no Linear",
         lambda t, c: c["modules"].update(embed={"in_features": 1, "out_features": 1}),
         CheckpointInvalidError,
-        "The checkpoint has a 4-bit layer `embed`, and the model has Embedding there.",
+        "The checkpoint has a quantised layer `embed`, and the model has Embedding there.",
     ),
     (
         "a layer of another size",

@@ -15,14 +15,20 @@ PACKAGE = ROOT / "marlin"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 WORKER = "marlin.worker"
 
-# A module of the numerics imports those above it in this list only. `ops` knows none of them but
-# errors: kernels have their oracle in tests.
+# A module of the numerics imports those above it in this list only.
 NUMERICS = [
     "errors",
-    "primitives",
+    "library",
+    "kernel_info",
     "ops",
+    "activations",
+    "codes",
+    "primitives",
+    "act_order",
     "rounding",
     "layouts",
+    "packed_weight",
+    "quantized_linear",
     "linear",
     "report",
     "selection",
@@ -133,11 +139,22 @@ def test_the_protocol_imports_no_other_module_of_the_worker() -> None:
     assert {name for name in ours if under(name, WORKER)} <= {WORKER}
 
 
-def test_only_ops_touches_the_compiled_library() -> None:
-    for module, path in ((module_name(path), path) for path in SOURCES):
-        text = path.read_text()
-        touches = any(word in text for word in ("load_library", "torch.ops.marlin", "_C.abi3"))
-        assert not touches or module == "marlin.ops", module
+@pytest.mark.parametrize(
+    ("word", "owner"),
+    [
+        ("load_library", "marlin.library"),
+        ("_C.abi3", "marlin.library"),
+        ("marlin_cpu_kernel_info", "marlin.kernel_info"),
+        ("torch.ops.marlin", "marlin.ops"),
+    ],
+)
+def test_only_one_module_touches_the_compiled_library_in_each_way(word: str, owner: str) -> None:
+    assert [module_name(path) for path in SOURCES if word in path.read_text()] == [owner]
+
+
+def test_the_operators_know_nothing_of_the_numerics() -> None:
+    ours = {name for name in IMPORTS["marlin.ops"] if name in IMPORTS and name != "marlin"}
+    assert ours == {"marlin.errors", "marlin.kernel_info", "marlin.library"}
 
 
 FORBIDDEN_IMPORTS = {

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from marlin import primitives
-from marlin.errors import InvalidArgumentError
+from marlin.activations import round_activations
+from marlin.errors import InvalidArgumentError, UnsupportedError
 from marlin.rounding import quantize
 
 sizes = st.integers(1, 12)
@@ -188,3 +189,104 @@ REFUSALS: list[tuple[str, Callable[[], object], str]] = [
 def test_refuses(call: Callable[[], object], message: str) -> None:
     with pytest.raises(InvalidArgumentError, match=f"^{re.escape(message)}$"):
         call()
+
+
+BYTES = torch.zeros(16, 16, dtype=torch.int32)  # 64 rows, 16 columns, of 8 bits
+PERM = torch.arange(64, dtype=torch.int32)
+FORMAT_REFUSALS: list[tuple[str, Callable[[], object], type[Exception], str]] = [
+    (
+        "a width without kernels",
+        lambda: primitives.dequantize(WORDS, SCALES, None, 32, bits=3),
+        UnsupportedError,
+        "`bits` must be 4 or 8, got 3.",
+    ),
+    (
+        "zero points beside 8 bits",
+        lambda: primitives.dequantize(BYTES, SCALES, torch.zeros(2, 2).int(), 32, bits=8),
+        UnsupportedError,
+        "`qzeros` must be None with codes of 8 bits, which are symmetric.",
+    ),
+    (
+        "rows of another width",
+        lambda: primitives.dequantize(BYTES, SCALES, None, 32),
+        InvalidArgumentError,
+        "`scales` must be float16, bfloat16 or float32 of shape [4, 16], "
+        "got float32 of shape [2, 16].",
+    ),
+    (
+        "a perm of another dtype",
+        lambda: primitives.dequantize(WORDS, SCALES, None, 32, perm=PERM.long()),
+        InvalidArgumentError,
+        "`perm` must be int32 of shape [64], got int64 of shape [64].",
+    ),
+    (
+        "a perm of another length",
+        lambda: primitives.linear(torch.ones(1, 64), WORDS, SCALES, None, 32, perm=PERM[:63]),
+        InvalidArgumentError,
+        "`perm` must be int32 of shape [64], got int32 of shape [63].",
+    ),
+    (
+        "a perm that names a row twice",
+        lambda: primitives.dequantize(WORDS, SCALES, None, 32, perm=PERM.clamp(min=1)),
+        InvalidArgumentError,
+        "`perm` must hold each of 0..63 once, got 63 values in 1..63.",
+    ),
+    (
+        "a perm out of range",
+        lambda: primitives.linear(torch.ones(1, 64), WORDS, SCALES, None, 32, perm=PERM + 1),
+        InvalidArgumentError,
+        "`perm` must hold each of 0..63 once, got 64 values in 1..64.",
+    ),
+    (
+        "an activation that only a machine can choose",
+        lambda: primitives.linear(torch.ones(1, 64), WORDS, SCALES, None, 32, activation="auto"),
+        InvalidArgumentError,
+        "`activation` must be int16, bfloat16 or int8, got 'auto'.",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [case[1:] for case in FORMAT_REFUSALS],
+    ids=[case[0] for case in FORMAT_REFUSALS],
+)
+def test_refuses_formats(call: Callable[[], object], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=f"^{re.escape(message)}$"):
+        call()
+
+
+def test_8_bits_follow_the_formula() -> None:
+    codes = torch.randint(0, 256, (64, 8), dtype=torch.uint8)
+    scales = torch.randn(2, 8)
+    weight = primitives.dequantize(primitives.pack_codes(codes, 8), scales, None, 32, bits=8)
+    expected = (codes.float() - 128) * scales.repeat_interleave(32, 0)
+    assert torch.equal(weight, expected.t())
+
+
+def test_linear_meets_row_i_with_column_perm_i() -> None:
+    qweight = primitives.pack_codes(random_codes(64, 8, 0))
+    scales, a = torch.randn(2, 8), torch.randn(3, 50)
+    perm = torch.randperm(64).int()
+    rows = primitives.dequantize(qweight, scales, None, 32)  # (n, rows)
+    padded = torch.nn.functional.pad(a, (0, 14))
+    product = primitives.linear(a, qweight, scales, None, 32, perm=perm)
+    torch.testing.assert_close(product, padded[:, perm.long()] @ rows.t())
+    columns = primitives.dequantize(qweight, scales, None, 32, perm=perm)
+    torch.testing.assert_close(product, padded @ columns.t())
+
+
+@pytest.mark.parametrize(
+    ("activation", "bound"), [("int16", 2e-4), ("bfloat16", 5e-3), ("int8", 2e-2)]
+)
+def test_linear_rounds_activations_in_the_order_of_the_rows(activation: str, bound: float) -> None:
+    qweight = primitives.pack_codes(random_codes(128, 8, 0))
+    scales, a = torch.rand(2, 8), torch.randn(9, 128)
+    perm = torch.randperm(128).int()
+    exact = primitives.linear(a, qweight, scales, None, 64, perm=perm)
+    rounded = primitives.linear(a, qweight, scales, None, 64, perm=perm, activation=activation)
+    error = float((rounded - exact).norm() / exact.norm())
+    assert bound / 100 < error < bound
+    sorted_a = round_activations(a[:, perm.long()], 64, activation)
+    weight = primitives.dequantize(qweight, scales, None, 64).double()
+    torch.testing.assert_close(rounded, (sorted_a @ weight.t()).float())

@@ -216,7 +216,14 @@ def test_layers_keep_dtype_bias_and_training_flag() -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"bits": 8}, UnsupportedError, "`bits` must be 4, the one width there are kernels for"),
+        ({"bits": 3}, UnsupportedError, "`bits` must be 4 or 8, got 3"),
+        ({"bits": 8, "symmetric": False}, UnsupportedError, "`symmetric` must be true with 8 bits"),
+        ({"activation": "int7"}, InvalidArgumentError, "`activation` must be one of .*'int7'"),
+        (
+            {"bits": 8, "activation": "bfloat16"},
+            UnsupportedError,
+            "`activation` must be auto, int16 or int8 for weights of 8 bits",
+        ),
         ({"group_size": 100}, InvalidArgumentError, "`group_size` must be 32, 64, 128 or -1"),
         ({"method": "magic"}, InvalidArgumentError, "`method` must be one of .*rtn.*, got 'magic'"),
         ({"calibration": [1]}, InvalidArgumentError, "`calibration` must be None for method"),
