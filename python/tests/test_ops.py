@@ -273,29 +273,6 @@ def test_dequantize_has_the_bits_of_the_definition(
     assert torch.equal(dequantize(linear), expected)
 
 
-def opcheck_samples() -> Iterator[tuple[str, tuple[Tensor | int | None, ...]]]:
-    torch.manual_seed(0)
-    linear = make_linear(72, 64, 32, with_zeros=True)
-    weights = (linear.packed, linear.scales, linear.qzeros)
-    sizes = (72, 64, 32)
-    bias = torch.randn(72, requires_grad=True)
-    yield "gemm", (torch.randn(3, 64, requires_grad=True), *weights, bias, *sizes)
-    yield "gemm", (torch.randn(2, 5, 50).half(), linear.packed, linear.scales, None, None, *sizes)
-    yield "gemm", (torch.randn(64, 4).t(), *weights, bias.detach(), *sizes)
-    yield "gemm", (torch.randn(0, 64), *weights, None, *sizes)
-    yield "repack", (linear.plain, 72, 64)
-    yield "unpack", (linear.packed, 72, 64)
-    yield "dequantize", (*weights, *sizes)
-    yield "dequantize", (linear.packed, linear.scales.float(), None, *sizes)
-
-
-@pytest.mark.parametrize(
-    ("name", "arguments"), [pytest.param(*sample, id=sample[0]) for sample in opcheck_samples()]
-)
-def test_opcheck(name: str, arguments: tuple[Tensor | int | None, ...]) -> None:
-    torch.library.opcheck(getattr(torch.ops.marlin, name).default, arguments)
-
-
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_gradients_are_those_of_the_dequantized_linear(dtype: torch.dtype) -> None:
     linear = make_linear(72, 64, 32, with_zeros=True)
@@ -361,7 +338,7 @@ def test_ops_work_in_inference_mode_and_on_meta_tensors() -> None:
     a = torch.randn(3, 64)
     with torch.inference_mode():
         assert torch.equal(linear.gemm(a), linear.gemm(a.clone()))
-    meta = [t.to("meta") for t in (a, linear.packed, linear.scales)]
-    result = torch.ops.marlin.gemm(*meta, None, None, 72, 64, 32)
+    meta = linear._replace(packed=linear.packed.to("meta"), scales=linear.scales.to("meta"))
+    result = meta.gemm(a.to("meta"))
     assert result.shape == (3, 72)
     assert result.device.type == "meta"

@@ -21,6 +21,8 @@ PACKAGE = Path(ops.__file__).parent
 # Any: the point of half the cases is a value of the wrong type.
 Arguments: TypeAlias = dict[str, Any]
 
+PERM = torch.arange(64, dtype=torch.int32)
+
 
 def arguments(changed: Arguments | None = None) -> Arguments:
     """Correct arguments of gemm for N = 72, K = 64, group 32, but for those that are changed."""
@@ -71,6 +73,24 @@ def test_the_correct_arguments_are_correct() -> None:
         ({"group_size": 0}, r"`group_size`: expected -1 or a positive multiple of 32, got 0"),
         ({"group_size": 16}, r"`group_size`: expected -1 or a positive multiple of 32, got 16"),
         ({"group_size": 128}, r"`group_size`: expected a divisor of `size_k` = 64, got 128"),
+        ({"bits": 3}, r"`bits`: expected 4 or 8, got 3"),
+        ({"bits": 8}, r"`qweight`: expected shape \(2, 16, 64\), got \(2, 8, 64\)"),
+        ({"bits": "4"}, r"`bits`: expected int, got str"),
+        ({"perm": torch.zeros(64)}, r"`perm`: expected dtype int32, got Float"),
+        ({"perm": torch.zeros(64).long()}, r"`perm`: expected dtype int32, got Long"),
+        ({"perm": torch.zeros(63).int()}, r"`perm`: expected shape \(64,\), got \(63,\)"),
+        ({"perm": PERM + 1}, r"`perm`: expected values in 0 .. 63, got 64 at 63"),
+        ({"perm": PERM - 1}, r"`perm`: expected values in 0 .. 63, got -1 at 0"),
+        ({"perm": [0]}, r"`perm`: expected Optional\[Tensor\], got list"),
+        ({"perm": PERM.to("meta")}, r"one device, got .*`perm` on meta"),
+        (
+            {"activation": "int4"},
+            r"`activation`: expected `auto`, `bfloat16`, `int16` or `int8`, got `int4`",
+        ),
+        ({"activation": 8}, r"`activation`: expected str, got int"),
+        ({"activation": None}, r"`activation`: expected str, got NoneType"),
+        ({"epilogue": "relu"}, r"`epilogue`: expected `none` or `silu_mul`, got `relu`"),
+        ({"epilogue": "silu_mul"}, r"`size_n`: expected a multiple of 128 with .*, got 72"),
         ({"scales": torch.ones(2, 72, device="meta")}, r"one device, got .*`scales` on meta"),
     ],
 )
@@ -100,6 +120,24 @@ def test_the_layout_ops_name_the_wrong_argument(
 ) -> None:
     with pytest.raises(InvalidArgumentError, match=message):
         call(torch.zeros(8, 72, dtype=torch.int32))
+
+
+BYTES: Arguments = {"qweight": torch.zeros(2, 16, 64, dtype=torch.int32), "bits": 8}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (BYTES, "`qzeros`: expected none with 8 bits, got a tensor"),
+        (
+            {**BYTES, "qzeros": None, "activation": "bfloat16"},
+            "`activation`: `bfloat16` (multiplies weights of 4 bits|needs a kernel)",
+        ),
+    ],
+)
+def test_formats_without_a_kernel_are_unsupported(changed: Arguments, message: str) -> None:
+    with pytest.raises(UnsupportedError, match=message):
+        ops.gemm(**arguments(changed))
 
 
 def test_a_gradient_of_the_scales_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""The choice of the CPU kernel: the values of test_ops.py with each forced, and what is refused."""
+"""The choice of the CPU kernel: the operators' tests with each forced, and what is refused."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_every_kernel_passes_the_tests_of_the_operators(kernel: str) -> None:
         f"assert (info.kernel, info.forced) == ({kernel!r}, True), info; "
         "sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', '-m', 'not slow', "
         "'-k', 'not opcheck and not compile and not gradient', "
-        f"{os.fspath(HERE / 'test_ops.py')!r}]))"
+        f"{os.fspath(HERE / 'test_ops.py')!r}, {os.fspath(HERE / 'test_ops_formats.py')!r}]))"
     )
     result = run_python("-c", program, kernel=kernel)
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-2000:]
