@@ -28,8 +28,8 @@ void without_threads(int64_t count, const std::function<void(int64_t, int64_t)>&
 
 // How a product is called, beside its Linear.
 struct Call {
-  int64_t a_count = 0;  // 0: k
-  int64_t stride = 0;   // 0: a_count
+  int64_t a_count = -1;  // -1: k
+  int64_t stride = -1;   // -1: a_count
   bool permuted = false;
   bool with_bias = false;
   Dtype bias_dtype = Dtype::kFloat32;
@@ -113,8 +113,8 @@ class Product {
 
  private:
   static Call completed(Call call, const Shape& shape) {
-    if (call.a_count == 0) call.a_count = shape.k;
-    if (call.stride == 0) call.stride = call.a_count;
+    if (call.a_count < 0) call.a_count = shape.k;
+    if (call.stride < 0) call.stride = call.a_count;
     return call;
   }
 
@@ -188,6 +188,7 @@ MARLIN_TEST(gemm_takes_rows_as_they_lie) {
       check(shape, {.stride = 261});
       check(shape, {.a_count = 200});
       check(shape, {.a_count = 1, .stride = 300});
+      check(shape, {.a_count = 0, .with_bias = true});
       check(shape, {.permuted = true});
       check(shape, {.a_count = 131, .stride = 133, .permuted = true});
     }
