@@ -119,7 +119,7 @@ def planned_replacements(
 
 
 def _format_of(layer: QuantizedLinear) -> str:
-    return f"{type(layer).__name__}({layer.format_repr()})"
+    return f"{linear_class(layer.bits).__name__}({layer.format_repr()})"
 
 
 def _common_settings(config: Mapping[str, Any]) -> _Settings:

@@ -31,6 +31,7 @@ NUMERICS = [
     "quantized_linear",
     "linear",
     "report",
+    "fusing",
     "selection",
     "quantize",
     "safetensors_reader",
