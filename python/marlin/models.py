@@ -20,6 +20,7 @@ from marlin.errors import (
     UnknownHandleError,
     UnsupportedError,
 )
+from marlin.fusing import fuse_, release
 from marlin.generation import context_length
 from marlin.model_source import find_folder
 from marlin.ops import kernel_info
@@ -75,15 +76,20 @@ class LoadedModel:
         progress: Progress | None = None,
         **options: Any,  # noqa: ANN401  # `include`, `exclude`, ... of quantize_
     ) -> QuantizeReport:
-        """`marlin.quantize_` on this model. When `progress` raises, the layers done so far stay."""
+        """`marlin.quantize_` on this model, then `marlin.fuse_`.
+
+        When `progress` raises, the layers done so far stay.
+        """
 
         def on_layer(done: int, total: int, name: str) -> None:
             if progress is not None:
                 progress("quantize", done, total, name)
 
-        return quantize_(
+        report = quantize_(
             self.model, method, bits, group_size, symmetric, progress=on_layer, **options
         )
+        fuse_(self.model)
+        return report
 
     def info(self) -> dict[str, object]:
         """What the model is, in plain values: the result of `model.info` in docs/protocol.md.
@@ -135,6 +141,7 @@ class LoadedModel:
         if self._parts is None:
             return
         for module in self._parts[0].modules():
+            release(module)
             for held in (module._parameters, module._buffers):
                 held.update(dict.fromkeys(held))
         self._parts = None
@@ -197,6 +204,7 @@ def load_model(
             # On the CPU, before the move: the device then never holds the float weights.
             loaded.quantize(progress=report, **quantize)
         nn.Module.to(model, wanted_device)
+        fuse_(model)
     except BaseException:
         # The traceback refers to the model for as long as somebody keeps the error.
         loaded.dispose()

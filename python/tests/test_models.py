@@ -27,6 +27,7 @@ from marlin.errors import (
     UnknownHandleError,
     UnsupportedError,
 )
+from marlin.fusing import JoinedLinear
 from marlin.generation import generate
 from marlin.models import LoadedModel, load_model
 from tests.tiny_model import CONTEXT, write_tiny_model
@@ -143,6 +144,7 @@ def test_transformers_itself_loads_a_4_bit_folder(folder: Path, tmp_path: Path) 
     loaded = load_model(folder, quantize={})
     loaded.save(tmp_path / "saved")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
+    marlin.fuse_(model)  # as Marlin's own loading does: the gated product is rounded once
     ids = torch.tensor([[1, 2, 3]])
     with torch.inference_mode():
         assert torch.equal(model(ids).logits, loaded.model(ids).logits)
@@ -407,3 +409,21 @@ def test_an_option_that_cannot_be_served_is_named(
     name = next(iter(value)) if isinstance(value, dict) else option
     with pytest.raises(error, match=f"`{name}`"):
         load_model(folder, **{option: value})  # type: ignore[arg-type]
+
+
+def test_what_is_quantised_or_loaded_in_bits_is_fused(folder: Path, tmp_path: Path) -> None:
+    loaded = load_model(folder, quantize={"group_size": 32})
+    loaded.save(tmp_path / "saved")
+    for model in (loaded.model, load_model(tmp_path / "saved").model):
+        reasons = {layer.reason for layer in marlin.fuse_(model).skipped}
+        assert reasons == {"fused already"}
+
+
+def test_a_disposed_model_that_was_fused_holds_no_weight(folder: Path) -> None:
+    loaded = load_model(folder, quantize={"group_size": 32})
+    layer = loaded.model.get_submodule("model.layers.0.self_attn.q_proj")
+    assert isinstance(layer, JoinedLinear)
+    assert layer._joint.whole is not None
+    whole = weakref.ref(layer._joint.whole.qweight)
+    loaded.dispose()
+    assert whole() is None
