@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ COLD_BYTES = max(256 << 20, 4 * last_level_cache())
 
 # Against the same weight in float32: rounding of 16-bit activations, or of activations to int8.
 TOLERANCE, INT8_TOLERANCE = 1e-2, 3e-2
+CHECKED_ROWS = (3, 70)  # decoding and prefill may be different code
 
 
 class Absent(Exception):
@@ -52,6 +53,13 @@ class Weight:
         """(n, k) bfloat16."""
         scales = self.scales.float().repeat_interleave(self.group_size, dim=0)  # (k, n)
         return ((self.codes - 8) * scales).T.bfloat16().contiguous()
+
+    @cached_property
+    def checks(self) -> list[tuple[Tensor, Tensor]]:
+        """Activations (m, k) bfloat16 and their product in float32, for few and for many rows."""
+        dense = self.dense().float()
+        rows = [torch.randn(m, self.shape.k).bfloat16() for m in CHECKED_ROWS]
+        return [(a, a.float() @ dense.T) for a in rows]
 
     def plain(self) -> Tensor:
         """The codes in the plain layout of docs/architecture.md: (k / 8, n) int32."""
@@ -116,8 +124,8 @@ def _ours(
 
 
 def _marlin(weight: Weight) -> Implementation:
-    # Without bfloat16 dot products the kernels multiply 16-bit integers.
-    dot_kind = "int16" if os.environ.get("MARLIN_CPU_KERNEL") == "avx2" else "bfloat16"
+    # Kernels without bfloat16 dot products multiply 16-bit integers.
+    dot_kind = "bfloat16" if "bf16" in ops.kernel_info().kernel else "int16"
     return _ours("marlin", weight, dtype=torch.bfloat16, dot_kind=dot_kind)
 
 
@@ -196,20 +204,18 @@ def make(name: str, weight: Weight) -> Implementation:
     """
     try:
         made = _MAKERS[name](weight)
-        for m in (3, 70):  # of decoding and of prefill, which may be different code
-            _check(made, weight, m)
+        for a, expected in weight.checks:
+            _check(made, weight, a, expected)
     # TypeError: an option of a newer `gemm`; RuntimeError: torch and ORT on another CPU.
     except (ImportError, RuntimeError, TypeError, MarlinError) as error:
         raise Absent(str(error).splitlines()[0]) from error
     return made
 
 
-def _check(made: Implementation, weight: Weight, m: int) -> None:
-    a = torch.randn(m, weight.shape.k).bfloat16()
-    expected = a.float() @ weight.dense().float().T
+def _check(made: Implementation, weight: Weight, a: Tensor, expected: Tensor) -> None:
     error = ((made.result(a).float() - expected).norm() / expected.norm()).item()
     if not error < made.tolerance:
         raise SystemExit(
             f"{made.measured.name} is wrong by {error:.1e} for {weight.shape}, "
-            f"group {weight.group_size}, m {m}"
+            f"group {weight.group_size}, m {a.shape[0]}"
         )
