@@ -19,7 +19,6 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "python")]
 
 from bench import goals  # noqa: E402
-from bench.cells import is_quiet  # noqa: E402
 from bench.children import cores, run_child, today  # noqa: E402
 from bench.implementations import DEFAULT_NAMES, NAMES  # noqa: E402
 from bench.measure_linear import Settings  # noqa: E402
@@ -43,7 +42,7 @@ def main() -> None:
         print(f"\ngoals, {run['threads']} threads, {run['isa']}:")
         for line in goals.render(goals.evaluate(run)):
             print(line)
-        disturbed = sum(not is_quiet(cell) for cell in run["cells"])
+        disturbed = sum(not goals.is_quiet(cell) for cell in run["cells"])
         if disturbed:
             print(f"  {disturbed} of {len(run['cells'])} cells were disturbed: measure them again")
     report = {

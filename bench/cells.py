@@ -9,22 +9,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from bench.goals import is_quiet
 from bench.shapes import LinearShape
 from bench.timing import Timings
 
 __all__ = [
-    "QUIET",
     "READ",
     "Measured",
     "describe",
     "dot_name",
-    "is_quiet",
     "one_row_name",
     "render",
 ]
 
 READ = "read"  # the case of the read probe
-QUIET = 0.25  # CPUs that others may keep busy in a cell that is worth something
 MOST_ROWS_OF_READING = 4  # up to here memory is the limit, and a line tells the share of it
 
 
@@ -112,11 +110,6 @@ def describe(
         "dot_gop_per_s": rates,
         "implementations": implementations,
     }
-
-
-def is_quiet(cell: Mapping[str, Any]) -> bool:
-    """Whether other processes left the machine to the bench, as far as the system tells."""
-    return cell["other_cpus"] is None or bool(cell["other_cpus"] <= QUIET)
 
 
 def render(cell: Mapping[str, Any]) -> Iterator[str]:

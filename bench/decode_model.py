@@ -70,7 +70,8 @@ def fused(model: nn.Module) -> str | None:
 def weight_bytes(model: LlamaForCausalLM) -> int:
     """Bytes that every token reads: all parameters and buffers, but of the embeddings a row."""
     tensors = [*model.parameters(), *model.buffers()]
-    held = sum({tensor.data_ptr(): tensor.nbytes for tensor in tensors}.values())
+    storages = [tensor.untyped_storage() for tensor in tensors]  # fused layers may share one
+    held = sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
     embedding = model.get_input_embeddings().weight
     assert isinstance(embedding, Tensor)
     return held - embedding.nbytes

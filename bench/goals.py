@@ -9,9 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["GOALS", "Goal", "Row", "evaluate", "render"]
+__all__ = ["GOALS", "QUIET", "Goal", "Row", "evaluate", "is_quiet", "render"]
 
-Verdict = Literal["met", "missed", "absent", "no goal"]
+Verdict = Literal["met", "missed", "absent", "disturbed", "no goal"]
+
+QUIET = 0.25  # CPUs that others may keep busy in a cell that is worth a verdict
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,16 @@ def evaluate(run: Mapping[str, Any], goals: Sequence[Goal] = GOALS) -> list[Row]
                 verdict = _verdict(known, bound, goal.at_most) if is_judged else "no goal"
                 if len(known) < len(values):
                     verdict = "absent"
+                elif is_judged and not all(map(is_quiet, cells)):
+                    verdict = "disturbed"
                 low, high = (min(known), max(known)) if known else (None, None)
                 rows.append(Row(goal, m, group_size, low, high, verdict))
     return rows
+
+
+def is_quiet(cell: Mapping[str, Any]) -> bool:
+    """Whether other processes left the machine to the bench, as far as the system tells."""
+    return cell["other_cpus"] is None or bool(cell["other_cpus"] <= QUIET)
 
 
 def render(rows: Sequence[Row]) -> Iterator[str]:

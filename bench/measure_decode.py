@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "python")]
 
 import torch  # noqa: E402
-from bench.cells import QUIET  # noqa: E402
+from bench.goals import QUIET  # noqa: E402
 from bench.peaks import Peaks  # noqa: E402
 from bench.timing import Timings, interleave, machine  # noqa: E402
 

@@ -17,7 +17,6 @@ from bench.cells import (
     Measured,
     describe,
     dot_name,
-    is_quiet,
     one_row_name,
     render,
 )
@@ -121,10 +120,10 @@ def test_a_line_tells_the_share_of_reading_for_few_rows_and_of_the_peak_for_many
 
 def test_a_cell_that_others_disturbed_says_so() -> None:
     disturbed = {**cell(), "other_cpus": 0.9}
-    assert is_quiet(cell())
-    assert not is_quiet(disturbed)
+    assert goals.is_quiet(cell())
+    assert not goals.is_quiet(disturbed)
     assert "0.90 CPUs" in list(render(disturbed))[-1]
-    assert is_quiet({"other_cpus": None})
+    assert goals.is_quiet({"other_cpus": None})
 
 
 # The timer
@@ -162,7 +161,12 @@ def measured_cell(m: int = 1, **values: float) -> dict[str, Any]:
     own = {"read_share": None, "dot_share": None, "time_vs_m1": None, "dot_kind": "bfloat16"}
     spreads = {name: {"median": value} for name, value in values.items()}
     entry = {**own, **spreads, "ratio": spreads}
-    return {"m": m, "group_size": 128, "implementations": {"marlin": entry}}
+    return {
+        "m": m,
+        "group_size": 128,
+        "other_cpus": 0.0,
+        "implementations": {"marlin": entry},
+    }
 
 
 READING = goals.Goal("marlin", "read_share", {1: 0.9})
@@ -179,6 +183,12 @@ def test_a_goal_is_met_when_every_shape_meets_it() -> None:
     assert verdicts(run(good, bad), READING) == ["missed"]
     (row,) = goals.evaluate(run(good, bad, better), [READING])
     assert (row.low, row.high) == (0.89, 0.95)
+
+
+def test_no_verdict_comes_from_a_disturbed_cell() -> None:
+    quiet = measured_cell(read_share=1.0)
+    assert verdicts(run(quiet, {**quiet, "other_cpus": 0.5}), READING) == ["disturbed"]
+    assert verdicts(run({**quiet, "other_cpus": None}), READING) == ["met"]
 
 
 def test_a_goal_may_be_an_upper_bound() -> None:
