@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM
 from transformers.utils import logging as transformers_logging
 
 import marlin
-from marlin import Int4Linear, kernel_info
+from marlin import Int4Linear, Int8Linear, kernel_info
 from marlin.errors import (
     CancelledError,
     CheckpointInvalidError,
@@ -113,7 +113,9 @@ def test_quantizing_later_equals_quantizing_while_loading(folder: Path) -> None:
     assert _text(later) == _text(load_model(folder, quantize={"group_size": 64}))
 
 
-@pytest.mark.parametrize("options", [None, {"group_size": 32}, {"symmetric": False}])
+@pytest.mark.parametrize(
+    "options", [None, {"group_size": 32}, {"symmetric": False}, {"bits": 8, "group_size": 64}]
+)
 def test_a_saved_model_loads_again_and_says_the_same(
     folder: Path, tmp_path: Path, options: dict[str, object] | None
 ) -> None:
@@ -148,6 +150,43 @@ def test_transformers_itself_loads_a_4_bit_folder(folder: Path, tmp_path: Path) 
     ids = torch.tensor([[1, 2, 3]])
     with torch.inference_mode():
         assert torch.equal(model(ids).logits, loaded.model(ids).logits)
+
+
+def test_bits_and_activation_reach_the_layers(folder: Path) -> None:
+    loaded = load_model(folder, quantize={"bits": 8, "activation": "int8"})
+    layers = [m for m in loaded.model.modules() if isinstance(m, Int8Linear)]
+    assert len(layers) == 14
+    assert {layer.activation for layer in layers} == {"int8"}
+    quantization = loaded.info()["quantization"]
+    assert isinstance(quantization, dict)
+    assert quantization["bits"] == 8
+
+
+def test_layers_of_several_widths_have_no_common_one(folder: Path) -> None:
+    loaded = load_model(folder)
+    loaded.quantize(bits=8, include="*_proj", exclude="down_proj")
+    loaded.quantize(bits=4)
+    quantization = loaded.info()["quantization"]
+    assert quantization == {"bits": None, "group_size": 128, "symmetric": True, "layers": 14}
+
+
+def test_a_folder_with_activation_order_loads_again(folder: Path, tmp_path: Path) -> None:
+    loaded = load_model(folder, quantize={"group_size": 32})
+    name, layer = next(
+        (name, m) for name, m in loaded.model.named_modules() if isinstance(m, Int4Linear)
+    )
+    g_idx = (torch.arange(layer.size_k, dtype=torch.int32) // 32)[torch.randperm(layer.size_k)]
+    ordered = Int4Linear.from_quantized(
+        layer.plain_qweight(), layer.scales, group_size=32, g_idx=g_idx
+    )
+    parent, _, attribute = name.rpartition(".")
+    setattr(loaded.model.get_submodule(parent), attribute, ordered)
+    loaded.save(tmp_path / "saved")
+    again = load_model(tmp_path / "saved")
+    found = again.model.get_submodule(name)
+    assert isinstance(found, Int4Linear)
+    assert torch.equal(found.dequantize(), ordered.dequantize())
+    assert _text(again) == _text(loaded)
 
 
 def test_saving_onto_a_folder_needs_overwrite(folder: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from marlin import Int4Linear, quantize_
+from marlin import Int4Linear, Int8Linear, quantize_
 from marlin.errors import InvalidArgumentError, UnsupportedError
 from marlin.quantize import MethodSettings, register_method
 
@@ -70,6 +70,21 @@ def test_replaces_every_linear_but_the_head_and_reports_each() -> None:
         assert layer.bytes_after == module.weight_bytes
         assert 0.05 < layer.relative_error < 0.08  # uniform weights, groups of 32
     assert (model(ids) - before).norm() < 0.15 * before.norm()
+
+
+@pytest.mark.parametrize("activation", ["auto", "int8"])
+def test_8_bits_make_layers_of_8_bits(activation: str) -> None:
+    model = Net()
+    report = quantize_(model, bits=8, group_size=32, activation=activation)
+    layers = [model.get_submodule(name) for name in NAMES]
+    assert all(type(layer) is Int8Linear for layer in layers)
+    assert {layer.activation for layer in layers} == {activation}
+    assert report.bits == 8
+    assert str(report).startswith("rtn, 8 bits, group size 32, symmetric: 6 layers")
+    for reported, layer in zip(report.layers, layers, strict=True):
+        assert isinstance(layer, Int8Linear)
+        assert reported.bytes_after == layer.weight_bytes
+        assert reported.relative_error < 0.006
 
 
 def test_the_relative_error_is_that_of_the_dequantised_weight() -> None:
@@ -142,6 +157,7 @@ def hooked() -> nn.Linear:
         (nn.Linear(64, 64).double(), "its weight is float64, not float16"),
         (hooked(), "it has hooks or a forward of its own"),
         (Int4Linear(64, 64), "already in 4 bits"),
+        (Int8Linear(64, 64), "already in 8 bits"),
         (nn.Linear(3, 2), "4 bits with padding would take 4128 bytes, and it takes 24"),
     ],
 )
@@ -151,6 +167,13 @@ def test_leaves_what_cannot_be_replaced_and_says_why(module: nn.Module, reason: 
     assert model[0] is module
     assert reasons(report.skipped)["0"].startswith(reason)
     assert [layer.name for layer in report.layers] == ["1"]
+
+
+def test_8_bits_of_a_half_float_may_be_no_gain() -> None:
+    linear = nn.Linear(40, 60, dtype=torch.float16)
+    reason = reasons(quantize_(nn.Sequential(linear), bits=8).skipped)["0"]
+    assert reason == "8 bits with padding would take 8320 bytes, and it takes 4800"
+    assert reasons(quantize_(nn.Sequential(linear), bits=4).skipped) == {}
 
 
 def test_a_weight_that_a_hook_computes_is_left() -> None:
@@ -243,6 +266,8 @@ def test_refuses_bad_settings_before_any_work(
 def test_refuses_a_model_that_is_a_linear() -> None:
     with pytest.raises(InvalidArgumentError, match=r"use `Int4Linear.from_linear`"):
         quantize_(nn.Linear(64, 64))
+    with pytest.raises(InvalidArgumentError, match=r"use `Int8Linear.from_linear`"):
+        quantize_(nn.Linear(64, 64), bits=8)
 
 
 def test_a_nan_weight_is_refused_with_its_layer_and_place() -> None:
@@ -330,6 +355,24 @@ def test_memory_never_holds_the_model_twice() -> None:
 
 
 # The plug for other methods
+
+
+def test_a_registered_method_is_told_the_bits() -> None:
+    def method(
+        model: nn.Module, names: Sequence[str], settings: MethodSettings
+    ) -> Iterator[tuple[str, Int8Linear]]:
+        assert settings.bits == 8
+        for name in names:
+            linear = model.get_submodule(name)
+            assert isinstance(linear, nn.Linear)
+            yield name, Int8Linear.from_linear(linear)
+
+    register_method("bytes", method)
+    model = Net()
+    quantize_(model, "bytes", bits=8, activation="int16")
+    layer = model.get_submodule(NAMES[0])
+    assert isinstance(layer, Int8Linear)
+    assert layer.activation == "int16"
 
 
 def test_a_registered_method_sees_the_model_as_it_becomes() -> None:

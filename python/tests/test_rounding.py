@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from marlin.errors import InvalidArgumentError
+from marlin.errors import InvalidArgumentError, UnsupportedError
 from marlin.primitives import (
     EMPTY_SCALE,
     FLOAT_DTYPES,
@@ -253,3 +253,51 @@ def test_the_error_on_gaussian_weights_is_the_documented_one(
     documented = float(DOCUMENTED[group_size][2 * (not symmetric) + search])
     # Another matrix than the one of the document: its figures hold to a few tenths of a percent.
     assert relative_error(weight, rounded) == pytest.approx(documented, rel=0.02)
+
+
+# 8 bits
+
+
+@pytest.mark.parametrize("search", [False, True])
+@pytest.mark.parametrize("group_size", [32, 128, -1])
+def test_8_bits_are_off_by_half_a_step_of_an_eighth_of_the_bits(
+    group_size: int, search: bool
+) -> None:
+    weight = torch.randn(20, 200)
+    rounded = quantize(weight, group_size, search=search, bits=8)
+    assert rounded.zeros is None
+    exact = dequantize_codes(rounded, 8)[:20, :200]
+    scale = spread(rounded.scales, rounded.codes.shape[0])[:20, :200]
+    steps = weight / scale + 128
+    inside = (steps >= 0) & (steps <= 255)
+    assert bool(((exact - weight).abs() <= scale.abs() * 0.50001)[inside].all())
+    assert float(inside.float().mean()) > 0.98
+
+
+def test_8_bits_reach_both_ends_of_their_range() -> None:
+    codes = quantize(torch.randn(64, 256), 32, search=False, bits=8).codes
+    assert int(codes.min()) == 0
+    assert int(codes.max()) > 240
+
+
+@pytest.mark.parametrize("group_size", [32, 128, -1])
+def test_the_search_pays_in_8_bits_too(group_size: int) -> None:
+    weight = torch.randn(64, 2048)
+    errors = []
+    for search in (False, True):
+        rounded = quantize(weight, group_size, search=search, bits=8)
+        decoded = dequantize_codes(rounded, 8)
+        errors.append(float((decoded - weight).norm() / weight.norm()))
+    assert errors[1] < 0.995 * errors[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"bits": 5}, "`bits` must be 4 or 8, got 5."),
+        ({"bits": 8, "symmetric": False}, "`symmetric` must be true with 8 bits, got False."),
+    ],
+)
+def test_formats_without_kernels_are_refused(options: dict[str, int], message: str) -> None:
+    with pytest.raises(UnsupportedError, match=f"^{re.escape(message)}$"):
+        quantize(torch.ones(8, 32), 32, **options)  # type: ignore[arg-type]
