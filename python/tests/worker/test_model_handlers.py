@@ -119,6 +119,16 @@ def test_perplexity_takes_a_string_or_its_bytes(client: WireClient, model: Ref) 
     assert {**from_string, "seconds": 0} == {**from_bytes, "seconds": 0}
 
 
+def test_bits_and_activation_are_options_of_quantizing(client: WireClient, folder: Path) -> None:
+    options: dict[str, Any] = {"bits": 8, "group_size": 32, "activation": "int8"}
+    handle = client.call("model.load", str(folder), quantize=options)
+    assert handle.meta["quantization"]["bits"] == 8
+    client.call("model.dispose", ref(handle))
+    handle = client.call("model.load", str(folder))
+    assert client.call("model.quantize", ref(handle), **options)["bits"] == 8
+    client.call("model.dispose", ref(handle))
+
+
 def test_quantize_save_and_load_again(client: WireClient, model: Ref, tmp_path: Path) -> None:
     report = client.call("model.quantize", ref(model), group_size=32, exclude=["lm_head", "*_proj"])
     assert report["layers"] == []
@@ -147,6 +157,34 @@ def test_quantize_save_and_load_again(client: WireClient, model: Ref, tmp_path: 
         ("model.load", ["FOLDER"], {"quantize": {"group": 32}}, "invalid_argument", "group"),
         ("model.load", ["FOLDER"], {"quantize": {"method": []}}, "invalid_argument", "`method`"),
         ("model.load", ["FOLDER"], {"quantize": {"bits": 3}}, "unsupported", "`bits`"),
+        (
+            "model.load",
+            ["FOLDER"],
+            {"quantize": {"activation": "int7"}},
+            "invalid_argument",
+            "`activation`",
+        ),
+        (
+            "model.load",
+            ["FOLDER"],
+            {"quantize": {"activation": 8}},
+            "invalid_argument",
+            "`activation`",
+        ),
+        (
+            "model.quantize",
+            ["MODEL"],
+            {"activation": "int7"},
+            "invalid_argument",
+            "`activation`",
+        ),
+        (
+            "model.quantize",
+            ["MODEL"],
+            {"bits": 8, "symmetric": False},
+            "unsupported",
+            "`symmetric`",
+        ),
         ("model.generate", ["MODEL", []], {}, "invalid_argument", "`prompts`"),
         ("model.generate", ["MODEL", "a"], {"top_p": 2.0}, "invalid_argument", "`top_p`"),
         ("model.generate", ["MODEL", "a"], {"seed": "x"}, "invalid_argument", "`seed`"),

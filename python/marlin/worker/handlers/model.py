@@ -131,16 +131,18 @@ def quantize(
     bits: int = 4,
     group_size: int = 128,
     symmetric: bool = True,
+    activation: str = "auto",
     include: str | list[str] | None = None,
     exclude: str | list[str] | None = None,
 ) -> dict[str, object]:
-    """Rounds the Linears to 4 bits, in place. Cancelled, it keeps the layers it has done."""
+    """Rounds the Linears to few bits, in place. Cancelled, it keeps the layers it has done."""
     options = {} if exclude is None else {"exclude": exclude}
     report = model.quantize(
         method,
         bits,
         group_size,
         symmetric,
+        activation=activation,
         include=include,
         progress=_progress(context),
         **options,
@@ -176,6 +178,7 @@ def _quantize_signature(
     bits: int = 0,
     group_size: int = 0,
     symmetric: bool = True,
+    activation: str = "",
     include: str | list[str] | None = None,
     exclude: str | list[str] | None = None,
 ) -> None:
