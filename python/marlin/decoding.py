@@ -11,8 +11,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.cache_utils import Cache
+from transformers.integrations import sdpa_attention
 
-from marlin.kv_cache import decoding_cache
+from marlin.kv_cache import GrowingLayer, decoding_cache
 from marlin.sampling import choose
 
 __all__ = ["DecodingBatch"]
@@ -46,6 +48,9 @@ class DecodingBatch:
             # Without padding there is nothing to mask, and attention takes its faster path.
             self._mask = (slots >= start).long() if any(pads) else None
         self._cache = decoding_cache(model.config, width + steps)
+        self._visible: Tensor | None = None
+        if self._mask is None and _is_faster_masked(model, self._cache, self._device):
+            self._visible = torch.ones(1, 1, 1, width + steps, dtype=torch.bool)
         # Where every layer is a recurrence nothing is left to hide after the first step, and such
         # models would apply the mask to the new token.
         self._is_recurrent = all(getattr(self._cache, "is_linear", [False]))
@@ -63,7 +68,7 @@ class DecodingBatch:
         begin = self._length - self._next.shape[1]
         output = self._model(
             input_ids=self._next,
-            attention_mask=None if self._mask is None else self._mask[:, : self._length],
+            attention_mask=self._attention_mask(),
             position_ids=self._positions[:, begin : self._length],
             use_cache=True,
             **{self._cache_name: self._cache},
@@ -79,6 +84,13 @@ class DecodingBatch:
         tokens: list[int] = chosen.tolist()
         return tokens
 
+    def _attention_mask(self) -> Tensor | None:
+        if self._mask is not None:
+            return self._mask[:, : self._length]
+        if self._visible is not None and self._next.shape[1] == 1:
+            return self._visible[..., : self._length]
+        return None
+
     @torch.inference_mode()
     def keep(self, places: list[int]) -> None:
         """Drop every row but those at `places`: a finished sequence costs no more work."""
@@ -89,3 +101,25 @@ class DecodingBatch:
         if self._mask is not None:
             self._mask = self._mask[index]
         self._cache.batch_select_indices(index)
+
+
+def _is_faster_masked(model: PreTrainedModel, cache: Cache, device: torch.device) -> bool:
+    """Whether a mask that hides nothing makes the attention of one new token faster.
+
+    On the CPU torch's attention reads keys and values that several heads share once for each head,
+    and prepares them again: 5.5 ms a layer for 32 heads in bfloat16 over 1024 tokens. With a mask
+    newer versions of transformers see to it that they are read once: 0.4 ms.
+    """
+    config = model.config.get_text_config(decoder=True)
+    heads = getattr(config, "num_attention_heads", None)
+    shared = getattr(config, "num_key_value_heads", None)
+    return (
+        device.type == "cpu"
+        and hasattr(sdpa_attention, "pack_gqa")
+        and config._attn_implementation == "sdpa"
+        and isinstance(heads, int)
+        and isinstance(shared, int)
+        and shared < heads
+        # Other layers would read the mask otherwise: sliding windows, recurrences.
+        and all(isinstance(layer, GrowingLayer) for layer in cache.layers)
+    )

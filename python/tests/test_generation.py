@@ -4,6 +4,8 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from marlin import decoding
+from marlin.decoding import DecodingBatch
 from marlin.errors import CancelledError, InvalidArgumentError
 from marlin.generation import GenerationChunk, GenerationSummary, generate
 from tests.tiny_model import CONTEXT, END, tiny_llama, tiny_tokenizer
@@ -271,3 +273,28 @@ def test_an_option_out_of_range_is_named(
     options: dict[str, object] = {"prompts": "a", option: value}
     with pytest.raises(InvalidArgumentError, match=f"`{option}"):
         generate(model, tokenizer, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("prompts", [["def"], ["def", "imp"]])
+def test_attention_that_is_faster_masked_chooses_the_same_tokens(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    prompts: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    masked = Run(model, tokenizer, prompts, max_new_tokens=40)
+    assert DecodingBatch(model, [[1, 2]], 1)._visible is not None
+    monkeypatch.setattr(decoding, "_is_faster_masked", lambda *_: False)
+    plain = Run(model, tokenizer, prompts, max_new_tokens=40)
+    for row in range(len(prompts)):
+        assert masked.tokens(row) == plain.tokens(row)
+
+
+@pytest.mark.parametrize("change", ["eager attention", "no shared heads"])
+def test_attention_that_is_no_faster_masked_gets_no_mask(change: str) -> None:
+    model = tiny_llama()
+    if change == "eager attention":
+        model.set_attn_implementation("eager")
+    else:
+        model.config.num_key_value_heads = model.config.num_attention_heads
+    assert DecodingBatch(model, [[1, 2]], 1)._visible is None
