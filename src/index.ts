@@ -9,6 +9,7 @@ export type { Chunk, FinishReason, GenerationSummary } from "./client/generation
 export { Generation } from "./client/generation.ts";
 export type { ConnectOptions, SpawnOptions, WorkerEvents } from "./client/link.ts";
 export type {
+  Activation,
   GenerateOptions,
   LoadOptions,
   LongCallOptions,

@@ -5,6 +5,7 @@ import {
   type Attribute,
   type Handle,
   kwargs,
+  type Model,
   type PerplexityReport,
   type Reply,
   type Tensor,
@@ -37,6 +38,14 @@ export async function designSample(signal: AbortSignal): Promise<void> {
   });
   for await (const chunk of model.generate("def main", { maxNewTokens: 64, signal })) process.stdout.write(chunk.text);
   same<PerplexityReport>()(await model.perplexity("text"));
+}
+
+export async function quantization(model: Model): Promise<void> {
+  const report = await model.quantize({ bits: 8, activation: "int8" });
+  same<number>()(report.bits);
+  same<number | null | undefined>()(model.info.quantization?.bits);
+  // @ts-expect-error no such format
+  await model.quantize({ activation: "int7" });
 }
 
 export async function modules(worker: Worker): Promise<void> {

@@ -1,9 +1,11 @@
 // The options that several commands share, and how their values are read. Knows no command.
 
 import { type Command, InvalidArgumentError, Option } from "commander";
+import { ACTIVATIONS } from "../client/model.ts";
 
 /** As python/marlin/primitives.py has them; asked for before minutes of loading, not after. */
 const GROUP_SIZES: readonly number[] = [32, 64, 128, -1];
+const BITS: readonly number[] = [4, 8];
 
 /** `--json` and `--verbose`, of every command. */
 export interface CommonFlags {
@@ -54,6 +56,24 @@ export function groupSize(): Option {
       throw new InvalidArgumentError(`Expected one of ${GROUP_SIZES.join(", ")}, got ${JSON.stringify(text)}.`);
     })
     .default(128);
+}
+
+/** `--bits`. */
+export function bits(): Option {
+  return new Option("--bits <b>", "bits of a weight: 4 or 8")
+    .argParser((text) => {
+      const value = BITS.find((known) => String(known) === text);
+      if (value !== undefined) return value;
+      throw new InvalidArgumentError(`Expected 4 or 8, got ${JSON.stringify(text)}.`);
+    })
+    .default(4);
+}
+
+/** `--activation`. */
+export function activation(): Option {
+  return new Option("--activation <format>", "what inputs are multiplied in: auto keeps their precision")
+    .choices(ACTIVATIONS)
+    .default("auto");
 }
 
 /** `--dtype`. */

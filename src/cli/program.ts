@@ -13,6 +13,8 @@ import { type RunFlags, run } from "./commands/run.ts";
 import { BUNDLED_MODEL, type Context, type WorkerFlags } from "./context.ts";
 import { ExitCode, errorDocument, errorText, UsageError } from "./exit.ts";
 import {
+  activation,
+  bits,
   type CommonFlags,
   dtype,
   groupSize,
@@ -96,19 +98,22 @@ function buildProgram(action: Action, { stdin, stdout, stderr }: Streams): Comma
   withGeneration(withWorker(withCommon(program.command("run <model> <prompt>"))), { maxNewTokens: 256, temperature: 0 })
     .description("continue a prompt (- reads it from standard input) with a model: a folder or a hub id")
     .addOption(dtype())
-    .option("--quantize", "put the Linears in 4 bits while loading", false)
+    .option("--quantize", "put the Linears in few bits while loading", false)
     .option("--stop <text>", "end before this text; may be given several times", repeatable)
+    .addOption(bits().implies({ quantize: true }))
     .addOption(groupSize().implies({ quantize: true }))
+    .addOption(activation().implies({ quantize: true }))
     .action((model: string, prompt: string, flags: Omit<RunFlags, "model" | "prompt"> & CommonFlags) =>
       action(async (context) => run(context, { ...flags, model, prompt: await readPrompt(prompt, stdin) }), flags),
     );
 
   withWorker(withCommon(program.command("quantize <model>")))
-    .description("put a model's Linears in 4 bits and save it as a safetensors checkpoint")
+    .description("put a model's Linears in 4 or 8 bits and save it as a safetensors checkpoint")
     .requiredOption("--out <folder>", "where to save it")
     .option("--asymmetric", "a zero point per group, rather than a symmetric range", false)
     .addOption(dtype())
     .option("--overwrite", "replace what is in the folder", false)
+    .addOption(bits())
     .addOption(groupSize())
     .action((model: string, flags: Omit<QuantizeFlags, "model"> & CommonFlags) =>
       action((context) => quantize(context, { ...flags, model }), flags),

@@ -34,16 +34,26 @@ export interface LongCallOptions extends CallOptions {
   readonly onProgress?: ((progress: Progress) => void) | undefined;
 }
 
-/** How the weights of Linear layers become 4-bit codes. */
+/** A number format that layers multiply their inputs in. */
+export type Activation = "auto" | "int16" | "bfloat16" | "int8";
+
+export const ACTIVATIONS: readonly Activation[] = ["auto", "int16", "bfloat16", "int8"];
+
+/** How the weights of Linear layers become codes of 4 or 8 bits. */
 export interface QuantizeOptions {
   /** `rtn` rounds to nearest, with a search for the best scale. Default: `rtn`. */
   readonly method?: string | undefined;
-  /** Bits of a code. Default: 4. */
+  /** Bits of a code: 4, or 8, which are always symmetric. Default: 4. */
   readonly bits?: number | undefined;
   /** Input features that share a scale: 32, 64, 128, or -1 for all of a row. Default: 128. */
   readonly groupSize?: number | undefined;
-  /** Codes around a fixed zero point of 8; false gives each group a zero point of its own. Default: true. */
+  /** Codes around a fixed zero point; false gives each group a zero point of its own. Default: true. */
   readonly symmetric?: boolean | undefined;
+  /**
+   * The number format that layers multiply their inputs in. `auto` keeps their precision, `int16` is off by less than
+   * 1e-4, `bfloat16` by about 2e-3 (4 bits only), `int8` by about 1e-2. Not saved with the model. Default: `auto`.
+   */
+  readonly activation?: Activation | undefined;
   /**
    * Glob patterns of layers to quantize; one matches neighbouring parts of a dotted name: `layers.0`, `*_proj`.
    * Default: every Linear.
@@ -95,9 +105,10 @@ export interface SaveOptions extends LongCallOptions {
   readonly overwrite?: boolean | undefined;
 }
 
-/** The 4-bit layers of a model. */
+/** The quantized layers of a model. */
 export interface QuantizationInfo {
-  readonly bits: number;
+  /** null where layers differ. */
+  readonly bits: number | null;
   /** null where layers differ. */
   readonly groupSize: number | null;
   /** null where layers differ. */
@@ -119,16 +130,16 @@ export interface ModelInfo {
   readonly weightBytes: number;
   /** Bytes that all weights would take in `dtype`. */
   readonly floatWeightBytes: number;
-  /** The format of its 4-bit layers; null if there are none. */
+  /** The format of its quantized layers; null if there are none. */
   readonly quantization: QuantizationInfo | null;
-  /** Which kernel runs the 4-bit layers, and why; null if there are none. */
+  /** Which kernel runs the quantized layers, and why; null if there are none. */
   readonly kernel: { readonly kernel: string; readonly reason: string } | null;
   /** Most tokens that it can see; null if its configuration does not say. */
   readonly contextLength: number | null;
   readonly vocabSize: number;
 }
 
-/** A layer that was put in 4 bits. */
+/** A layer that was quantized. */
 export interface QuantizedLayer {
   readonly name: string;
   readonly shape: readonly [outFeatures: number, inFeatures: number];
@@ -146,7 +157,7 @@ export interface QuantizeReport {
   readonly symmetric: boolean;
   readonly bytesBefore: number;
   readonly bytesAfter: number;
-  /** Weights that are in 4 bits now. */
+  /** Weights that are in `bits` now. */
   readonly parameters: number;
   readonly meanRelativeError: number;
   readonly layers: readonly QuantizedLayer[];
@@ -171,6 +182,10 @@ const quantizeRules: Rules = {
   bits: count,
   groupSize: integer,
   symmetric: flag,
+  activation: {
+    expected: `one of ${ACTIVATIONS.join(", ")}`,
+    accepts: (value) => ACTIVATIONS.some((name) => name === value),
+  },
   include: texts,
   exclude: texts,
 };
@@ -261,7 +276,7 @@ export class Model {
     return declared<PerplexityReport>(await this.#call("model.perplexity", [toWireText(text)], options));
   }
 
-  /** Puts the Linear layers in 4 bits, in place; the float weights are freed layer by layer. */
+  /** Puts the Linear layers in 4 or 8 bits, in place; the float weights are freed layer by layer. */
   async quantize(options: QuantizeOptions & LongCallOptions = {}): Promise<QuantizeReport> {
     checkOptions(options, { ...longCallRules, ...quantizeRules }, "model.quantize");
     const report = declared<QuantizeReport>(await this.#call("model.quantize", [], options));
@@ -269,7 +284,7 @@ export class Model {
     return report;
   }
 
-  /** Writes the model as safetensors; a 4-bit model loads again without its float weights. */
+  /** Writes the model as safetensors; a quantized model loads again without its float weights. */
   async save(path: string, options: SaveOptions = {}): Promise<{ readonly path: string; readonly bytes: number }> {
     checkArgument(path, nonEmptyText, "path");
     checkOptions(options, saveRules, "model.save");

@@ -145,6 +145,20 @@ test("a group size puts the model in 4 bits on the way in", async () => {
   expect(JSON.parse(quantized.out).text).not.toBe(JSON.parse(plain.out).text);
 });
 
+test("8 bits are quantized, saved and told, and an activation quantizes on the way in", async () => {
+  const out = path.join(folder, "bytes");
+  const quantized = await marlin(["quantize", MODEL, "--out", out, "--bits", "8"]);
+  expect(quantized.code).toBe(0);
+  expect(quantized.err).toMatch(/Quantizing to 8 bits, group 128/);
+  expect(quantized.out).toMatch(/layers in 8 bits/);
+  const inspected = await marlin(["inspect", out]);
+  expect(inspected.out).toMatch(/bits 8/);
+  const args = ["run", MODEL, "import", "--json", "--no-stream", "--max-new-tokens", "64", "--temperature", "1"];
+  const [auto, int8] = [await marlin([...args, "--bits", "4"]), await marlin([...args, "--activation", "int8"])];
+  expect([auto.code, int8.code]).toEqual([0, 0]);
+  expect(JSON.parse(int8.out).text).not.toBe(JSON.parse(auto.out).text);
+});
+
 test("a checkpoint that does not exist is one sentence with its code", async () => {
   const { code, out, err } = await marlin(["run", path.join(folder, "absent"), "x", "--json"]);
   expect(code).toBe(1);

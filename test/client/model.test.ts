@@ -130,6 +130,18 @@ describe("a model", () => {
     expect(model.info.dtype).toBe("bfloat16");
   });
 
+  test("takes 8 bits and a format of activations", async () => {
+    await using model = await worker.load(folder, { quantize: { bits: 8, groupSize: 32, activation: "int8" } });
+    expect(model.info.quantization).toMatchObject({ bits: 8, groupSize: 32, symmetric: true });
+    await using precise = await worker.load(folder);
+    const report = await precise.quantize({ bits: 8, groupSize: 32, activation: "auto" });
+    expect(report.bits).toBe(8);
+    const text = "def main():\n    return 0\n".repeat(40);
+    const [rough, exact] = [await model.perplexity(text), await precise.perplexity(text)];
+    expect(rough.perplexity).not.toBe(exact.perplexity);
+    expect(Math.abs(rough.nll - exact.nll)).toBeLessThan(0.1);
+  });
+
   test("measures texts that are too long for a control frame", async () => {
     await using model = await worker.load(folder);
     const report = await model.perplexity("words and words. ".repeat(100_000), { contextLength: 32, maxTokens: 64 });
@@ -167,7 +179,9 @@ describe("a bad request", () => {
     ["an unknown dtype", () => load({ dtype: "float8" }), InvalidArgumentError],
     ["an unknown device", () => worker.load(folder, { device: "cuda:7" }), MarlinError],
     ["a group that does not divide", () => worker.load(folder, { quantize: { groupSize: 48 } }), InvalidArgumentError],
-    ["another width than 4 bits", () => worker.load(folder, { quantize: { bits: 3 } }), UnsupportedError],
+    ["an activation that is none", () => load({ quantize: { activation: "int7" } }), InvalidArgumentError],
+    ["8 bits with zero points", () => load({ quantize: { bits: 8, symmetric: false } }), UnsupportedError],
+    ["another width than 4 or 8 bits", () => worker.load(folder, { quantize: { bits: 3 } }), UnsupportedError],
     ["an unknown method", () => worker.load(folder, { quantize: { method: "magic" } }), InvalidArgumentError],
   ])("%s is refused, and the worker lives on", async (_, call, type) => {
     await expect(call()).rejects.toThrow(type);

@@ -1,4 +1,4 @@
-// `marlin quantize <model> --out DIR`: puts a model's Linears in 4 bits and saves the result as a checkpoint.
+// `marlin quantize <model> --out DIR`: puts a model's Linears in few bits and saves the result as a checkpoint.
 
 import fs, { constants } from "node:fs/promises";
 import path from "node:path";
@@ -12,6 +12,7 @@ import { formatBytes, formatRatio, formatTable } from "../format.ts";
 export interface QuantizeFlags extends WorkerFlags {
   readonly model: string;
   readonly out: string;
+  readonly bits: number;
   readonly groupSize: number;
   /** Zero points per group, rather than a symmetric range. */
   readonly asymmetric: boolean;
@@ -26,8 +27,9 @@ export async function quantize(context: Context, flags: QuantizeFlags): Promise<
   await checkOut(flags.out, flags.overwrite);
   await using worker = await startWorker(context, flags);
   await using model = await loadModel(context, worker, flags.model, { dtype: flags.dtype });
-  const quantized = await output.during(`Quantizing to 4 bits, group ${flags.groupSize}`, async (step) =>
-    model.quantize({ groupSize: flags.groupSize, symmetric: !flags.asymmetric, onProgress: report(step), signal }),
+  const { bits, groupSize } = flags;
+  const quantized = await output.during(`Quantizing to ${bits} bits, group ${groupSize}`, async (step) =>
+    model.quantize({ bits, groupSize, symmetric: !flags.asymmetric, onProgress: report(step), signal }),
   );
   const saved = await output.during(`Saving to ${flags.out}`, async (step) =>
     model.save(flags.out, { overwrite: flags.overwrite, onProgress: report(step), signal }),
@@ -35,7 +37,7 @@ export async function quantize(context: Context, flags: QuantizeFlags): Promise<
   const { weightBytes, floatWeightBytes } = model.info;
   output.line(
     formatTable([
-      ["layers in 4 bits", String(quantized.layers.length)],
+      [`layers in ${bits} bits`, String(quantized.layers.length)],
       ["layers left as they were", String(quantized.skipped.length)],
       ["weights before", formatBytes(floatWeightBytes)],
       ["weights now", `${formatBytes(weightBytes)}`],

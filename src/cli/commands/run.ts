@@ -1,6 +1,6 @@
 // `marlin run <model> <prompt>`: generates text, token by token.
 
-import type { LoadOptions } from "../../client/model.ts";
+import type { Activation, LoadOptions } from "../../client/model.ts";
 import type { Context, WorkerFlags } from "../context.ts";
 import { loadModel, startWorker } from "../context.ts";
 import { ExitCode } from "../exit.ts";
@@ -11,8 +11,10 @@ export interface RunFlags extends WorkerFlags, GenerateFlags {
   readonly model: string;
   readonly prompt: string;
   readonly dtype?: LoadOptions["dtype"];
-  /** Put the Linears in 4 bits on the way in. */
+  /** Put the Linears in `bits` on the way in. */
   readonly quantize: boolean;
+  readonly bits: number;
+  readonly activation: Activation;
   readonly groupSize: number;
   /** Show the text as it comes, rather than at the end. */
   readonly stream: boolean;
@@ -24,7 +26,9 @@ export async function run(context: Context, flags: RunFlags): Promise<number> {
   await using worker = await startWorker(context, flags);
   await using model = await loadModel(context, worker, flags.model, {
     dtype: flags.dtype,
-    quantize: flags.quantize ? { groupSize: flags.groupSize } : undefined,
+    quantize: flags.quantize
+      ? { bits: flags.bits, groupSize: flags.groupSize, activation: flags.activation }
+      : undefined,
   });
   const generated = await generate(context, model, flags.prompt, flags, (text) => {
     if (!flags.stream || text === "") return;
