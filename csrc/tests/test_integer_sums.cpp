@@ -140,6 +140,14 @@ MARLIN_TEST(activations_round_to_the_nearest_integer_and_ties_to_even) {
   }
 }
 
+// Below 1e-30 the reciprocal of a scale would not fit: the scale stays that of 1e-30.
+MARLIN_TEST(tiny_activations_share_the_smallest_scale) {
+  LinearCase linear({.m = 5, .n = 8, .k = 64, .group_size = 64}, Flush::kEnd);
+  const float values[] = {0.0f, 1e-40f, 1e-31f, 1e-30f, 1e-29f};
+  for (int64_t r = 0; r < 5; ++r) linear.fill_row(r, values[r]);
+  check(linear);
+}
+
 MARLIN_TEST(every_path_prepares_the_same_bytes) {
   for (const Activation activation : {Activation::kInt16, Activation::kInt8}) {
     for (const int bits : {4, 8}) {
