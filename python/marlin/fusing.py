@@ -34,7 +34,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import FunctionType
-from typing import Any, ClassVar, TypeGuard
+from typing import Any, ClassVar, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -138,7 +138,8 @@ class _Whole:
     qzeros: Tensor | None
     biases: tuple[Tensor, ...]
     slices: tuple[_Slice, ...]
-    columns: tuple[int, ...]
+    columns: list[int]
+    size_n: int
     in_features: int
     size_k: int
     group_size: int
@@ -162,7 +163,7 @@ class _Whole:
             self.scales,
             self.qzeros,
             torch.cat(self.biases) if self.biases else None,
-            sum(self.columns),
+            self.size_n,
             self.size_k,
             self.group_size,
             perm=self.slices[0].perm,
@@ -185,8 +186,7 @@ class _Whole:
         )
 
 
-@dataclass(frozen=True)
-class _Given:
+class _Given(NamedTuple):
     """Products of `input` that wait for the layers at these places."""
 
     input: Tensor | None
@@ -241,7 +241,8 @@ class _Joint:
                 _Slice(each.qweight, each.scales, each.qzeros, each.perm, each.bias)
                 for each in layers
             ),
-            tuple(layer.size_n for layer in layers),
+            [layer.size_n for layer in layers],
+            sum(layer.size_n for layer in layers),
             layers[0].in_features,
             layers[0].size_k,
             layers[0].group_size,
@@ -250,17 +251,24 @@ class _Joint:
         )
         self.was_dropped = False
 
-    def product(self, whole: _Whole, place: int, input: Tensor) -> Tensor:
-        """The product of the layer at `place`; computes those of its neighbours with it."""
+    def product(self, whole: _Whole, place: int, input: Tensor) -> Tensor | None:
+        """The product of the layer at `place`; computes those of its neighbours with it.
+
+        None outside of `_SameInput`, and for an input that the joint call does not serve.
+        """
+        given = self.given
+        if given is None:
+            return None
         # An inference tensor has no version, and in a trace nothing changes unseen.
         knows_version = not torch.compiler.is_compiling() and not input.is_inference()
         version = input._version if knows_version else None
-        given = self.given
-        if given is not None and given.input is input and given.version == version:
+        if given.input is input and given.version == version:
             part = given.parts.pop(place, None)
             if part is not None:
                 return part
-        products = torch.split(whole.multiply(input), list(whole.columns), -1)
+        if not whole.takes(input):
+            return None
+        products = whole.multiply(input).split_with_sizes(whole.columns, -1)
         parts = {at: product.contiguous() for at, product in enumerate(products)}
         own = parts.pop(place)
         self.given = _Given(input, version, parts)
@@ -290,11 +298,12 @@ class JoinedLinear(QuantizedLinear):
 
     def forward(self, input: Tensor) -> Tensor:
         """As its class; in a fused module perhaps with what a neighbour has computed."""
-        joint = self._joint
-        whole = joint.whole
-        if joint.given is None or whole is None or not whole.takes(input) or not self.holds(whole):
-            return super().forward(input)
-        return joint.product(whole, self._place, input)
+        whole = self._joint.whole
+        if whole is not None and self.holds(whole):
+            product = self._joint.product(whole, self._place, input)
+            if product is not None:
+                return product
+        return super().forward(input)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)
