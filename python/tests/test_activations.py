@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -93,6 +94,34 @@ def test_a_rounded_activation_is_near(activation: str, bound: float) -> None:
     assert rounded.dtype == torch.float64
     error = float((rounded - a).norm() / a.norm())
     assert bound / 10 < error < bound
+
+
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "quantization.md"
+ROW = re.compile(
+    r"^\| 4 \| (32|128) \| (int16|bfloat16|int8) \| (\S+) \| (\S+) \| (\S+) \|$", re.MULTILINE
+)
+DOCUMENTED = [
+    (int(rows), activation, factor, float(error))
+    for rows, activation, *errors in ROW.findall(DOCUMENT.read_text())
+    for factor, error in zip((1, 30, 100), errors, strict=True)
+]
+
+
+@pytest.mark.parametrize(("rows", "activation", "factor", "documented"), DOCUMENTED)
+def test_the_error_of_a_product_is_the_documented_one(
+    rows: int, activation: str, factor: int, documented: float
+) -> None:
+    torch.manual_seed(0)
+    a, weight = torch.randn(64, 4096), torch.randn(4096, 512).double()
+    a[:, torch.randperm(4096)[:8]] *= factor
+    exact = a.double() @ weight
+    error = float((round_activations(a, rows, activation) @ weight - exact).norm() / exact.norm())
+    # Other inputs, and a weight that is not rounded: where few channels are large, few count.
+    assert error == pytest.approx(documented, rel=0.15)
+
+
+def test_every_format_is_documented() -> None:
+    assert len(DOCUMENTED) == 18
 
 
 def test_in_weight_order_pads_and_then_permutes() -> None:

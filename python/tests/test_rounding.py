@@ -291,6 +291,23 @@ def test_the_search_pays_in_8_bits_too(group_size: int) -> None:
     assert errors[1] < 0.995 * errors[0]
 
 
+BYTES_ROW = re.compile(r"^\| (32|64|128|-1) \| 8\.\d+ \|((?: 0\.\d{5} \|){2})$", re.MULTILINE)
+BYTES_DOCUMENTED = {
+    int(size): cells.split("|")[:2] for size, cells in BYTES_ROW.findall(DOCUMENT.read_text())
+}
+
+
+@pytest.mark.parametrize("search", [False, True])
+@pytest.mark.parametrize("group_size", GROUP_SIZES)
+def test_the_error_of_8_bits_is_the_documented_one(group_size: int, search: bool) -> None:
+    weight = torch.randn(128, 4096)
+    rounded = quantize(weight, group_size, search=search, scale_dtype=torch.float16, bits=8)
+    exact = QuantizedWeight(rounded.codes, rounded.scales.float(), None)
+    error = float((dequantize_codes(exact, 8) - weight).norm() / weight.norm())
+    documented = float(BYTES_DOCUMENTED[group_size][search])
+    assert error == pytest.approx(documented, rel=0.02)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
