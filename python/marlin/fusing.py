@@ -10,9 +10,10 @@ and what each layer holds are slices of it: no weight exists twice, and state di
 moves and copies are those of separate layers. When a layer stops holding its slice (it moved, or
 was given another weight) the joint is let go, and the next run forms it again if that can be.
 
-The module above becomes a subclass of its own class, whose `forward` it keeps:
-- `_GatedUp` calls the kernel instead, and that `forward` where the kernel does not serve: for a
-  gradient, under autocast, off the CPU, with a gate or up that was replaced or has hooks.
+The module above becomes a subclass of its own class, and runs that class's `forward` where the
+joint call does not serve: for a gradient, under autocast, off the CPU, with a layer that was
+replaced or has hooks. Else:
+- `_GatedUp` calls the kernel instead of that `forward`.
 - `_SameInput` runs that `forward` and only marks when. Meanwhile the first projection that is
   called computes all; the others hand out their part when they are called with that very tensor,
   unchanged, and compute their own otherwise. Nothing is kept afterwards. A copy of each model's
@@ -359,6 +360,17 @@ class _Fused(nn.Module):
         """The obstacle in the module itself."""
         raise NotImplementedError
 
+    def whole_in_use(self) -> _Whole | None:
+        """The weights as one, unless a layer was replaced, changed or hooked."""
+        whole = self.whole()
+        if whole is None:
+            return None
+        for name in self.joined:
+            layer = self._modules[name]
+            if not _is_joined_in(layer, self._joint) or not layer.holds(whole) or _has_hooks(layer):
+                return None
+        return whole
+
     def whole(self) -> _Whole | None:
         """The weights as one, formed again if that is possible and a change calls for it."""
         joint = self._joint
@@ -403,7 +415,7 @@ class _SameInput(_Fused):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  # as its class has them
         joint = self._joint
-        if self.whole() is None:
+        if self.whole_in_use() is None:
             return super().forward(*args, **kwargs)
         joint.given = _RUNS
         try:
@@ -430,13 +442,9 @@ class _GatedUp(_Fused):
         return f"`{hooked[0]}` has hooks or a forward of its own" if hooked else None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  # as its class has them
-        whole = self.whole()
+        whole = self.whole_in_use()
         if whole is None or len(args) != 1 or kwargs or not whole.takes(args[0]):
             return super().forward(*args, **kwargs)
-        for name in self.joined:
-            layer = self._modules[name]
-            if not _is_joined_in(layer, self._joint) or not layer.holds(whole) or _has_hooks(layer):
-                return super().forward(*args, **kwargs)
         return self.down_proj(whole.multiply(args[0], "silu_mul"))  # type: ignore[operator]
 
 

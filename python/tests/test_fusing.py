@@ -36,6 +36,10 @@ def do_nothing(_: Tensor) -> None:
     return
 
 
+def double_in_place(_: nn.Module, args: tuple[Tensor, ...], __: Tensor) -> None:
+    args[0].mul_(2)
+
+
 class Attention(nn.Module):
     """What attention modules do with their projections."""
 
@@ -431,6 +435,19 @@ def test_hooks_run_with_what_their_layer_takes_and_gives() -> None:
             assert torch.equal(got, wanted)
         assert torch.equal(model[1](x), plain[1](x))
     assert len(seen) == 4
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_hook_may_change_the_input_in_place(mode: Callable[[], Any]) -> None:
+    plain = four_bit(Attention())
+    model = fused(plain)
+    for root in (plain, model):
+        root.q_proj.register_forward_hook(double_in_place)
+    with mode():
+        x = torch.ones(1, WIDTH)
+        got, wanted = model(x.clone()), plain(x.clone())
+    for one, other in zip(got, wanted, strict=True):
+        assert torch.equal(one, other)
 
 
 def test_gradients_are_those_of_separate_layers() -> None:
