@@ -1,4 +1,4 @@
-"""Saves and loads models with `Int4Linear`s as safetensors, one tensor in memory at a time.
+"""Saves and loads models with quantised layers as safetensors, one tensor in memory at a time.
 
 Works on any `nn.Module`: its parameters and persistent buffers are what a checkpoint holds, under
 their dotted names. Knows modules and files; the format's bytes are the business of
@@ -60,7 +60,7 @@ def save_checkpoint(
     overwrite: replaces a checkpoint that is there; without it that is an InvalidArgumentError.
     progress: called with (bytes done, bytes in total, name) after each tensor.
 
-    4-bit weights are written in the plain layout, and described in the file's metadata
+    Quantised weights are written in the plain layout, and described in the file's metadata
     (`quantization_config`). Tensors that are one in memory are written once, with their other
     names in the metadata (`tied`). Raises OSError when the disk is full or not writable.
     """
@@ -100,7 +100,7 @@ def load_checkpoint(
 
     model: the architecture, best built on the meta device (`with torch.device("meta"): Net()`) so
         that the float weights of the quantised layers never exist. Its Linears become the
-        `Int4Linear`s that the checkpoint describes; its tensors are replaced, not copied into.
+        quantised ones that the checkpoint describes; its tensors are replaced, not copied into.
         Non-persistent buffers are not in a checkpoint and must be real.
     device: where the tensors go; that of the model's first real tensor by default, else the CPU.
     dtype: of the floating point tensors; that of the checkpoint by default.

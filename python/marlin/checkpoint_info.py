@@ -112,7 +112,7 @@ def describe(files: CheckpointFiles) -> CheckpointInfo:
 def _count_parameters(files: CheckpointFiles) -> int:
     config = files.quantization or {}
     bits = config.get("bits")
-    per_word = codes_per_word(bits if bits in CODE_BITS else DEFAULT_BITS)
+    per_word = codes_per_word(bits if type(bits) is int and bits in CODE_BITS else DEFAULT_BITS)
     modules = config.get("modules")
     modules = modules if isinstance(modules, Mapping) else {}
     total = 0

@@ -97,7 +97,7 @@ def unpack_zeros(qzeros: Tensor) -> Tensor:
 
 def check_bits(bits: int) -> None:
     """Raises UnsupportedError unless there are kernels for codes of `bits`."""
-    if isinstance(bits, bool) or bits not in CODE_BITS:
+    if type(bits) is not int or bits not in CODE_BITS:
         raise UnsupportedError(f"`bits` must be 4 or 8, got {bits!r}.")
 
 

@@ -228,7 +228,7 @@ def _check_quantization(
         )
     if quantize is not None:
         raise InvalidArgumentError(
-            f"`quantize` must be None for a model that is quantised already, as `{folder}` is."
+            f"`quantize` must be None for a model that is quantized already, as `{folder}` is."
         )
 
 

@@ -53,20 +53,22 @@ def gemm(
 
     Args:
         a: (..., k) float16, bfloat16 or float32, k <= K; missing columns count as zero.
-        qweight: int32, packed by `repack` for the device of `a`.
+        qweight: int32, packed by `repack`, with the same `bits`, for the device of `a`.
         scales: (G, N) float16, bfloat16 or float32.
-        qzeros: (G, N / 8) int32, or None: symmetric, every zero point is 8.
+        qzeros: (G, N / 8) int32, or None: symmetric, every zero point is 2^(bits - 1). None with
+            8 bits.
         bias: (N,) float16, bfloat16 or float32, or None.
         size_n: N, a multiple of 8.
         size_k: K, a multiple of 32 and of group_size.
         group_size: a multiple of 32, or -1 for one group over all of K.
         perm: (K,) int32, values in 0 .. K - 1, or None: row i of the weights meets column perm[i]
-            of `a` (act-order).
-        bits: 4, or 8 with codes of one byte, whose zero point is 128.
-        activation: the number format in which `a` is multiplied. "auto" keeps its precision:
-            bfloat16 as it is, everything else as "int16", with a relative error below 1e-4.
-            "int16": integers with a scale per 64 rows of K. "int8": with a scale per 128, about
-            1e-2. "bfloat16": rounded, about 2e-3; needs a CPU with bfloat16 dot products.
+            of `a` (act-order). That it names each column once is left to the caller.
+        bits: of a code, 4 or 8.
+        activation: the number format in which `a` is multiplied; docs/quantization.md has the
+            errors. "auto" keeps the precision: bfloat16 as it is where the CPU can multiply it by
+            codes of 4 bits, everything else as "int16". "int16": integers with a scale per segment
+            of at most 64 rows of K, off by less than 1e-4. "int8": of at most 128, about 1e-2.
+            "bfloat16": rounded, about 2e-3; 4 bits only, on a CPU with bfloat16 dot products.
         epilogue: "none", or "silu_mul": the first half of the columns gates the other half,
             silu(gate) * other, in float32. N is then a multiple of 128.
 
@@ -75,8 +77,9 @@ def gemm(
         `bias` without an epilogue.
 
     Raises:
-        InvalidArgumentError: an argument has another shape, dtype or device.
-        UnsupportedError: no kernel for this device, or a gradient of the scales is asked for.
+        InvalidArgumentError: an argument has another type, shape, dtype, device or value.
+        UnsupportedError: no kernel for this device or format; a gradient of the scales, or through
+            an epilogue, is asked for.
         KernelUnavailableError: MARLIN_CPU_KERNEL forces a kernel that cannot run here.
         ExtensionMissingError: the library is not built or does not load.
     """
@@ -124,7 +127,8 @@ def dequantize(
 ) -> Tensor:
     """Turns packed weights into (N, K) floating point, in the dtype of `scales`.
 
-    Arguments and errors are those of `gemm`; not differentiable.
+    Columns are in the order of the packed rows: a `perm` is the caller's to undo. Arguments
+    and errors are those of `gemm`; not differentiable.
     """
     return _call("dequantize", qweight, scales, qzeros, size_n, size_k, group_size, bits)
 

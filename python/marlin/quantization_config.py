@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 from torch import nn
@@ -135,11 +135,11 @@ def _common_settings(config: Mapping[str, Any]) -> _Settings:
 def _checked_settings(layer: str, values: Mapping[str, Any]) -> _Settings:
     """The settings in `values`; `layer` goes into messages, and begins with a dot."""
     bits, group_size = values.get("bits"), values.get("group_size")
-    if isinstance(bits, bool) or bits not in CODE_BITS:
+    if not _is_one_of(bits, CODE_BITS):
         raise UnsupportedError(
             f"`quantization_config{layer}.bits` must be 4 or 8 to be read, got {bits!r}."
         )
-    if isinstance(group_size, bool) or group_size not in GROUP_SIZES:
+    if not _is_one_of(group_size, GROUP_SIZES):
         raise CheckpointInvalidError(
             f"`quantization_config{layer}.group_size` must be 32, 64, 128 or -1, "
             f"got {group_size!r}."
@@ -155,6 +155,11 @@ def _checked_settings(layer: str, values: Mapping[str, Any]) -> _Settings:
     return settings
 
 
+def _is_one_of(value: object, allowed: tuple[int, ...]) -> TypeGuard[int]:
+    """JSON has floats and booleans that equal integers, and are none."""
+    return type(value) is int and value in allowed
+
+
 def _current_layer(model: nn.Module, name: object) -> nn.Linear | QuantizedLinear:
     try:
         module = model.get_submodule(name) if isinstance(name, str) and name else None
@@ -163,7 +168,7 @@ def _current_layer(model: nn.Module, name: object) -> nn.Linear | QuantizedLinea
     if not isinstance(module, nn.Linear | QuantizedLinear):
         got = "no such module" if module is None else type(module).__name__
         raise CheckpointInvalidError(
-            f"The checkpoint has a quantised layer `{name}`, and the model has {got} there."
+            f"The checkpoint has a quantized layer `{name}`, and the model has {got} there."
         )
     return module
 

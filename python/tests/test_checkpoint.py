@@ -470,6 +470,18 @@ MISFITS: list[tuple[str, Change, type[Exception], str]] = [
         "`quantization_config.group_size` must be 32, 64, 128 or -1, got '64'.",
     ),
     (
+        "a group size that is no integer",
+        lambda t, c: c["modules"]["down"].update(group_size=64.0),
+        CheckpointInvalidError,
+        "`quantization_config.modules.down.group_size` must be 32, 64, 128 or -1, got 64.0.",
+    ),
+    (
+        "bits that are no integer",
+        lambda t, c: c.update(bits=4.0),
+        UnsupportedError,
+        "`quantization_config.bits` must be 4 or 8 to be read, got 4.0.",
+    ),
+    (
         "a flag of nonsense",
         lambda t, c: c["modules"]["down"].update(symmetric=1),
         CheckpointInvalidError,
@@ -485,13 +497,13 @@ MISFITS: list[tuple[str, Change, type[Exception], str]] = [
         "a layer that the model has not",
         lambda t, c: c["modules"].update(gone={"in_features": 1, "out_features": 1}),
         CheckpointInvalidError,
-        "The checkpoint has a quantised layer `gone`, and the model has no such module there.",
+        "The checkpoint has a quantized layer `gone`, and the model has no such module there.",
     ),
     (
         "a layer that is no Linear",
         lambda t, c: c["modules"].update(embed={"in_features": 1, "out_features": 1}),
         CheckpointInvalidError,
-        "The checkpoint has a quantised layer `embed`, and the model has Embedding there.",
+        "The checkpoint has a quantized layer `embed`, and the model has Embedding there.",
     ),
     (
         "a layer of another size",

@@ -55,6 +55,7 @@ def test_a_width_has_its_numbers(
 
 REFUSALS: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: codes.check_bits(3), UnsupportedError, "`bits` must be 4 or 8, got 3."),
+    (lambda: codes.check_bits(4.0), UnsupportedError, "`bits` must be 4 or 8, got 4.0."),  # type: ignore[arg-type]
     (lambda: codes.check_bits(True), UnsupportedError, "`bits` must be 4 or 8, got True."),
     (
         lambda: codes.check_symmetric(False, 8, owner="x."),

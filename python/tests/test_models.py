@@ -7,10 +7,13 @@ import re
 import shutil
 import sys
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 from transformers.utils import logging as transformers_logging
 
@@ -187,6 +190,37 @@ def test_a_folder_with_activation_order_loads_again(folder: Path, tmp_path: Path
     assert isinstance(found, Int4Linear)
     assert torch.equal(found.dequantize(), ordered.dequantize())
     assert _text(again) == _text(loaded)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda g: g + 1, r"`g_idx` must hold groups in 0..3, got 4 at row "),
+        (lambda g: g * 0, r"`g_idx` must put 32 rows in each group, got 128 in group 0"),
+        (lambda g: g[:64].clone(), r"g_idx"),
+        (None, r"g_idx"),
+    ],
+    ids=["out of range", "uneven", "short", "missing"],
+)
+def test_a_folder_with_a_g_idx_of_nonsense_is_refused(
+    folder: Path, tmp_path: Path, change: Callable[[Tensor], Tensor] | None, message: str
+) -> None:
+    loaded = load_model(folder, quantize={"group_size": 32})
+    attention = loaded.model.get_submodule("model.layers.0.self_attn")
+    layer = attention.get_submodule("q_proj")
+    assert isinstance(layer, Int4Linear)
+    attention.q_proj = Int4Linear.from_quantized(
+        layer.plain_qweight(), layer.scales, group_size=32, g_idx=torch.arange(128).int() % 4
+    )
+    loaded.save(tmp_path / "saved")
+    file = tmp_path / "saved" / "model.safetensors"
+    tensors = load_file(file)
+    g_idx = tensors.pop("model.layers.0.self_attn.q_proj.g_idx")
+    if change is not None:
+        tensors["model.layers.0.self_attn.q_proj.g_idx"] = change(g_idx)
+    save_file(tensors, file, {"format": "pt"})
+    with pytest.raises(CheckpointInvalidError, match=message):
+        load_model(tmp_path / "saved")
 
 
 def test_saving_onto_a_folder_needs_overwrite(folder: Path, tmp_path: Path) -> None:
