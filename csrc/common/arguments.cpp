@@ -110,11 +110,21 @@ CheckedWeights check_weights(const Tensor& qweight, const Tensor& scales,
               {ceil_div(size_n, kBlockColumns), size_k * bits / 32, kBlockColumns});
   check_place("scales", scales, place);
   const Dtype scale_dtype = check_float("scales", scales);
-  check_shape("scales", scales, {groups, size_n});
+  const int64_t blocks = ceil_div(size_n, kBlockColumns);
+  const bool is_packed = scales.dim() == 3;
+  if (is_packed) {
+    check_shape("scales", scales, {blocks, groups, kBlockColumns});
+  } else {
+    check_shape("scales", scales, {groups, size_n});
+  }
   if (qzeros.has_value() && bits != 4) {
     fail("unsupported", concat("`qzeros`: expected none with ", bits, " bits, got a tensor"));
   }
-  if (qzeros.has_value()) check_words("qzeros", *qzeros, place, {groups, size_n / 8});
+  if (qzeros.has_value() && is_packed) {
+    check_words("qzeros", *qzeros, place, {blocks, groups, kBlockColumns / 8});
+  } else if (qzeros.has_value()) {
+    check_words("qzeros", *qzeros, place, {groups, size_n / 8});
+  }
 
   CheckedWeights checked{as_contiguous(qweight), as_contiguous(scales), std::nullopt, {}};
   if (qzeros.has_value()) checked.qzeros = as_contiguous(*qzeros);
@@ -122,6 +132,8 @@ CheckedWeights check_weights(const Tensor& qweight, const Tensor& scales,
       static_cast<const uint32_t*>(checked.qweight.const_data_ptr()),
       checked.scales.const_data_ptr(),
       checked.qzeros ? static_cast<const uint32_t*>(checked.qzeros->const_data_ptr()) : nullptr,
+      is_packed ? kBlockColumns : size_n,
+      is_packed ? kBlockColumns * groups : kBlockColumns,
       scale_dtype,
       static_cast<int>(bits),
       size_n,

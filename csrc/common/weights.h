@@ -19,9 +19,13 @@ inline constexpr int64_t kGroupMultiple = 32;
 //   8 bits: the bytes, from the lowest, are the rows 0, 2, 1, 3 of the four.
 struct Weights {
   const uint32_t* words;  // [ceil(n / 64)][k * bits / 32][64]
-  const void* scales;     // [k / group_size][n]
-  const uint32_t* zeros;  // [k / group_size][n / 8], eight 4-bit zeros in a word; null: all are
-                          // 2^(bits - 1). Only with 4 bits.
+  const void* scales;     // those of 64 columns in a row
+  const uint32_t* zeros;  // eight 4-bit zeros in a word; null: all are 2^(bits - 1). Only with
+                          // 4 bits.
+  int64_t
+      scale_group_stride;  // elements from a group to the next, and a block of 64 columns to the
+  int64_t scale_block_stride;  // next: n and 64 where they are plain, 64 and 64 k / group_size
+                               // where they are packed. Those of the zeros are an eighth.
   Dtype scale_dtype;
   int bits;            // 4 or 8
   int64_t n;           // a multiple of 8

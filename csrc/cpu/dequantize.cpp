@@ -13,7 +13,8 @@ void dequantize_group(const Weights& weights, int64_t group, int64_t column, voi
   const int64_t block = column / kBlockColumns;
   const uint32_t* words =
       weights.words + block * (weights.k / word_rows) * kBlockColumns + column % kBlockColumns;
-  const float scale = load_float(weights.scales, weights.scale_dtype, group * weights.n + column);
+  const float scale =
+      load_float(weights.scales, weights.scale_dtype, scale_index(weights, group, column));
   const int zero = load_zero(weights, group, column);
   const int64_t begin = group * weights.group_size;
   for (int64_t k = begin; k < begin + weights.group_size; ++k) {

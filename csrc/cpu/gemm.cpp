@@ -43,17 +43,19 @@ struct OwnedPanels {
 };
 
 OwnedPanels make_panels(const Plan& plan, int64_t k, Activation activation) {
-  const int64_t count = k / plan.segment * plan.chunk_rows;
-  const int64_t segment_bytes = plan.segment * (activation == Activation::kInt8 ? 1 : 2);
-  const int64_t values = count * segment_bytes;  // a multiple of 4
-  OwnedPanels owned{allocate(values + count * 8), {}};
-  std::byte* sums = owned.memory.get() + values;
+  const int64_t sums = k / plan.segment * plan.chunk_rows;
+  const int64_t scales = ceil_div(k, plan.stretch) * plan.chunk_rows;
+  const int64_t stretch_bytes =
+      kPanelRows * (activation == Activation::kInt8 ? 1 : 2) + kPanelPadding;
+  const int64_t values = ceil_div(k, kPanelRows) * plan.chunk_rows * stretch_bytes;
+  OwnedPanels owned{allocate(values + (sums + scales) * 4), {}};
+  std::byte* after_values = owned.memory.get() + values;  // aligned: values is a multiple of 8
   owned.panels = {owned.memory.get(),
-                  reinterpret_cast<int32_t*>(sums),
-                  reinterpret_cast<float*>(sums + count * 4),
+                  reinterpret_cast<int32_t*>(after_values),
+                  reinterpret_cast<float*>(after_values + sums * 4),
                   plan.chunk_rows,
-                  plan.segment,
-                  segment_bytes};
+                  plan.stretch,
+                  plan.segment};
   return owned;
 }
 
@@ -160,7 +162,7 @@ void gemm(const Path& path, Activation activation, const GemmArguments& argument
   const Weights& weights = arguments.weights;
   const Microkernel& kernel = *microkernel_of(path, activation);
   const Plan plan = make_plan({arguments.m, weights.n, weights.k, weights.group_size, activation,
-                               kernel.max_rows, threads});
+                               kernel.max_rows, kernel.max_rows_of_several, threads});
   const OwnedPanels owned = make_panels(plan, weights.k, activation);
   const int64_t columns = arguments.gated ? weights.n / 2 : weights.n;
   const std::vector<int64_t> runs = cut_runs(ceil_div(columns, kBlockColumns), plan.workers);

@@ -12,6 +12,7 @@ namespace {
 struct Avx512 {
   static constexpr int kLanes = 16;
   static constexpr int kMaxRows = 12;
+  static constexpr int kMaxRowsOfSeveral = 6;
   using Ints = __m512i;
   using Floats = __m512;
 
@@ -81,8 +82,9 @@ struct Avx512 {
   static Floats subtract(Floats a, Floats b) { return _mm512_sub_ps(a, b); }
   static Floats divide(Floats a, Floats b) { return _mm512_div_ps(a, b); }
   // A NaN stays one: it is the second operand of both.
+  static Floats at_least(Floats a, float low) { return _mm512_max_ps(_mm512_set1_ps(low), a); }
   static Floats clamp(Floats a, float low, float high) {
-    return _mm512_min_ps(_mm512_set1_ps(high), _mm512_max_ps(_mm512_set1_ps(low), a));
+    return _mm512_min_ps(_mm512_set1_ps(high), at_least(a, low));
   }
   static Floats times_power_of_two(Floats a, Ints n) {
     return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), _mm512_slli_epi32(n, 23)));

@@ -18,6 +18,7 @@ namespace {
 struct Generic {
   static constexpr int kLanes = 16;
   static constexpr int kMaxRows = 4;
+  static constexpr int kMaxRowsOfSeveral = 4;
   using Ints = std::array<int32_t, kLanes>;
   using Floats = std::array<float, kLanes>;
 
@@ -78,6 +79,9 @@ struct Generic {
   }
   static Floats multiply_add(const Floats& a, const Floats& b, const Floats& c) {
     return each<float>([&](size_t i) { return std::fma(a[i], b[i], c[i]); });
+  }
+  static Floats at_least(const Floats& a, float low) {
+    return each<float>([&](size_t i) { return a[i] < low ? low : a[i]; });
   }
   static Floats clamp(const Floats& a, float low, float high) {
     return each<float>([&](size_t i) { return a[i] < low ? low : a[i] > high ? high : a[i]; });

@@ -17,13 +17,14 @@ typename Isa::Floats exponential(typename Isa::Floats x) {
   auto r = Isa::multiply_add(whole, constant(-0.693359375f), x);  // ln 2 in two parts
   r = Isa::multiply_add(whole, constant(2.12194440e-4f), r);
   auto sum = constant(1.0f / 720);
-  for (const float coefficient : {1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f}) {
+  constexpr float kCoefficients[] = {1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f};
+  for (const float coefficient : kCoefficients) {
     sum = Isa::multiply_add(sum, r, constant(coefficient));
   }
   return Isa::times_power_of_two(sum, n);
 }
 
-// x / (1 + exp(-x)). Beyond +-87 the factor is 1 or, within float32, 0.
+// x / (1 + exp(-x)). Below -87 it is less than 1e-35 and taken as at -87; above 87 it is x.
 template <class Isa>
 typename Isa::Floats silu(typename Isa::Floats x) {
   const float zero = 0.0f;
@@ -31,7 +32,7 @@ typename Isa::Floats silu(typename Isa::Floats x) {
   const auto clamped = Isa::clamp(x, -87.0f, 87.0f);
   const auto denominator = Isa::add(exponential<Isa>(Isa::subtract(Isa::broadcast(&zero), clamped)),
                                     Isa::broadcast(&one));
-  return Isa::divide(x, denominator);
+  return Isa::divide(Isa::at_least(x, -87.0f), denominator);
 }
 
 template <class Isa>

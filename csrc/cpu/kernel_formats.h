@@ -17,6 +17,7 @@ struct IntegerSums {
   using Sums = typename Isa::Ints;
   using Opened = typename Isa::Ints;
   static constexpr bool kOpensBytes = true;
+  static constexpr bool kHasRowScales = true;
 
   static constexpr int32_t zero_word(int zero) { return zero | (zero << 7 << 16); }
 
@@ -30,9 +31,15 @@ struct IntegerSums {
   static Sums start(Sums zeros, Sums row_sum) {
     return Isa::dot_pairs(Isa::zero_ints(), zeros, row_sum);
   }
+  static Sums start_at_middle(int middle, const int32_t* row_sum) {
+    const int32_t word = zero_word(middle);
+    return start(Isa::broadcast(&word), Isa::broadcast(row_sum));
+  }
   static typename Isa::Floats to_floats(Sums sums) { return Isa::to_floats(sums); }
-  static typename Isa::Floats scale(typename Isa::Floats weights, const float* row) {
-    return Isa::multiply(weights, Isa::broadcast(row));
+  static typename Isa::Floats add_stretch(typename Isa::Floats total, Sums sums,
+                                          typename Isa::Floats scale, const float* row_scale) {
+    const auto partial = Isa::multiply(to_floats(sums), scale);
+    return Isa::multiply_add(partial, Isa::broadcast(row_scale), total);
   }
   static Opened load_opened(const uint32_t* unit) { return Isa::load(unit); }
   static void store_opened(uint32_t* unit, Opened opened) { Isa::store(unit, opened); }
@@ -43,6 +50,7 @@ template <class Isa>
 struct Int16Format : IntegerSums<Isa> {
   using typename IntegerSums<Isa>::Sums;
   using typename IntegerSums<Isa>::Opened;
+  static constexpr int64_t kBytes = 2;
   static constexpr Activation kActivation = Activation::kInt16;
   static constexpr int kMaxValue = 32767;
   static constexpr int steps(int bits) { return bits == 4 ? 4 : 2; }
@@ -63,6 +71,7 @@ template <class Isa>
 struct Int8Format : IntegerSums<Isa> {
   using typename IntegerSums<Isa>::Sums;
   using typename IntegerSums<Isa>::Opened;
+  static constexpr int64_t kBytes = 1;
   static constexpr Activation kActivation = Activation::kInt8;
   static constexpr int kMaxValue = 127;
   static constexpr int steps(int bits) { return bits == 4 ? 2 : 1; }
@@ -78,41 +87,58 @@ struct Int8Format : IntegerSums<Isa> {
   }
 };
 
-// The activations of a segment as integers: a / scale rounded to nearest even, with the scale that
-// takes the largest to kMaxValue. An infinity or a NaN makes the scale NaN, and with it the row.
+// Bytes between neighbouring rows of the panels.
+template <class Format>
+constexpr int64_t panel_stride = kPanelRows * Format::kBytes + kPanelPadding;
+
+// Element k of row r; k is the start of a segment.
+template <class Format>
+std::byte* panel_at(const Panels& panels, int64_t k, int64_t r) {
+  const int64_t stretch = k / kPanelRows * panels.rows + r;
+  return panels.values + stretch * panel_stride<Format> + k % kPanelRows * Format::kBytes;
+}
+
+// The activations of a stretch as integers: a / scale rounded to nearest even, with the scale that
+// takes the largest to kMaxValue; and the sum of each segment. An infinity or a NaN makes the scale
+// NaN, and with it the row.
 template <class Isa, class Format>
 void prepare_integers(const void* row, Dtype dtype, int64_t k, int bits, const Panels& panels,
                       int64_t r) {
   constexpr int64_t kLanes = Isa::kLanes;
   constexpr float kSmallest = 1e-30f;  // whose reciprocal still fits
   constexpr uint32_t kInfinity = 0x7F800000u;
-  for (int64_t begin = 0; begin < k; begin += panels.segment) {
-    const int64_t at = begin / panels.segment * panels.rows + r;
+  constexpr float kMaxValue = static_cast<float>(Format::kMaxValue);
+  for (int64_t begin = 0; begin < k; begin += panels.stretch) {
+    const int64_t end = k - begin < panels.stretch ? k : begin + panels.stretch;
     auto largest = Isa::zero_ints();
-    for (int64_t i = 0; i < panels.segment; i += kLanes) {
-      largest = Isa::max_magnitude(largest, Isa::load_floats(row, dtype, begin + i, kLanes));
+    for (int64_t i = begin; i < end; i += kLanes) {
+      largest = Isa::max_magnitude(largest, Isa::load_floats(row, dtype, i, kLanes));
     }
     const uint32_t bits_of_largest = Isa::reduce_max(largest);
     const bool is_finite = bits_of_largest < kInfinity;
     float bound = __builtin_bit_cast(float, is_finite ? bits_of_largest : 0u);
     if (bound < kSmallest) bound = kSmallest;
-    constexpr float kMaxValue = static_cast<float>(Format::kMaxValue);
     const float inverse = is_finite ? kMaxValue / bound : 0.0f;
-    std::byte* out = panels.values + at * panels.segment_bytes;
-    auto sum = Isa::zero_ints();
-    for (int64_t i = 0; i < panels.segment; i += kLanes) {
-      const auto a = Isa::load_floats(row, dtype, begin + i, kLanes);
-      auto value =
-          is_finite ? Isa::round(Isa::multiply(a, Isa::broadcast(&inverse))) : Isa::zero_ints();
-      sum = Isa::add(sum, value);
-      if constexpr (Format::kActivation == Activation::kInt16) {
-        Isa::store_as_int16(out + i * 2, value);
-      } else {
-        Isa::store_as_int8(out + i, value, bits);
+    panels.scales[begin / panels.stretch * panels.rows + r] =
+        is_finite ? bound / kMaxValue : __builtin_bit_cast(float, 0x7FC00000u);
+
+    std::byte* out = panel_at<Format>(panels, begin, r);
+    for (int64_t segment = begin; segment < end; segment += panels.segment) {
+      auto sum = Isa::zero_ints();
+      for (int64_t i = segment; i < segment + panels.segment; i += kLanes) {
+        const auto a = Isa::load_floats(row, dtype, i, kLanes);
+        const auto value =
+            is_finite ? Isa::round(Isa::multiply(a, Isa::broadcast(&inverse))) : Isa::zero_ints();
+        sum = Isa::add(sum, value);
+        if constexpr (Format::kActivation == Activation::kInt16) {
+          Isa::store_as_int16(out + (i - begin) * 2, value);
+        } else {
+          Isa::store_as_int8(out + (i - begin), value, bits);
+        }
       }
+      panels.sums[segment / panels.segment * panels.rows + r] =
+          Format::sum_word(Isa::reduce_add(sum));
     }
-    panels.sums[at] = Format::sum_word(Isa::reduce_add(sum));
-    panels.scales[at] = is_finite ? bound / kMaxValue : __builtin_bit_cast(float, 0x7FC00000u);
   }
 }
 

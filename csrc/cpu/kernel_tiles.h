@@ -1,50 +1,63 @@
-// The algorithm of every microkernel, once: templates over an instruction set (`Isa`, see
-// isa_*.h) and a number format (`Format`, see kernel_formats.h). Everything has internal linkage,
-// as microkernel.h demands of its includers.
+// The algorithm of every microkernel, once: templates over an instruction set (`Isa`, see isa_*.h)
+// and a number format (`Format`, see kernel_formats.h). Everything has internal linkage, as
+// microkernel.h demands of its includers.
 //
-// A block of 64 columns lies across the lanes, so that no sum runs across a register. Per segment:
-//   sums[r][c] = sum over k of a[r][k] * (code[k][c] - zero[c])
-//   tile[r][c] += sums[r][c] * (scale of the weights * scale of the activations)
+// A block of 64 columns lies across the lanes, so that no sum runs across a register. K is walked
+// in stretches whose activations share a scale, a stretch in segments whose weights share one:
+//   sums[r][c]    = sum over a segment of a[r][k] * (code[k][c] - zero[c])
+//   partial[r][c] = sum over the segments of sums[r][c] * (scale of the weights)
+//   tile[r][c]   += partial[r][c] * (scale of the activations)
 // The zero point is not subtracted from each code. With S the sum of the segment's activations,
 // sum a (q - z) = sum a q - z S: the sums start at -z S.
 //
-// Few rows open the codes in registers, once per pass. Many rows (decode_once_rows) open a segment
-// into a strip of memory that stays in the first-level cache, and every pass reads the strip. Both
-// do the same operations in the same order, so they give the same bits.
+// Few rows open the codes in registers, once per pass. For many rows (RowSlice::decode_once) a
+// stretch of codes is opened into a strip of memory that stays in the first-level cache, and every
+// pass reads the strip. Both do the same operations in the same order, so they give the same bits.
 #pragma once
 
 #include <utility>
 
+#include "kernel_formats.h"
 #include "microkernel.h"
+
+// The loops over the registers of a tile. Arrays of vectors stay in registers only if every index
+// is a constant. Portable C++ has nothing to keep there, and takes a minute to compile unrolled.
+#if defined(MARLIN_ROLLED_TILES)
+#define MARLIN_UNROLL
+#else
+#define MARLIN_UNROLL _Pragma("GCC unroll 16")
+#endif
 
 namespace marlin::cpu {
 namespace {
 
-// What the rows of a tile share in one group: scales as float32, zero points in the form that
-// Format::start takes.
-template <class Format>
+// Scales as float32 and zero points in the form that Format::start takes, of one group.
 struct alignas(kPanelAlignment) GroupFacts {
   float scales[kBlockColumns];
   int32_t zeros[kBlockColumns];
 };
 
-// Asks for the scales and zero points of one group. They lie a whole row of the scales apart from
-// the next group's, which no hardware prefetcher follows: without this, one row of 4096 x 4096 took
-// 480 us instead of 240. NOTE: always inlined, because GCC 12 takes a function that only prefetches
-// for one without effect. A prefetch of memory that does not exist does not fault.
-[[gnu::always_inline]] inline void prefetch_group(const Weights& weights, int64_t group,
-                                                  int64_t first) {
-  const int64_t bytes = weights.scale_dtype == Dtype::kFloat32 ? 4 : 2;
-  const char* scales =
-      static_cast<const char*>(weights.scales) + (group * weights.n + first) * bytes;
-  for (int64_t at = 0; at < kBlockColumns * bytes; at += 64) __builtin_prefetch(scales + at);
-  if (weights.zeros != nullptr) {
-    __builtin_prefetch(weights.zeros + (group * weights.n + first) / 8);
-  }
+// The first column of a block in one group, among the scales.
+[[gnu::always_inline]] inline int64_t scale_index(const Weights& weights, int64_t group,
+                                                  int64_t block) {
+  return group * weights.scale_group_stride + block * weights.scale_block_stride;
 }
 
-// Groups between the one asked for and the one in work: about a microsecond at one row.
-constexpr int64_t kGroupsAhead = 8;
+// Asks for the scales and zero points of one group. Plain ones lie a whole row of
+// the scales apart from the next group's, which no hardware prefetcher follows. NOTE: always
+// inlined, because GCC 12 takes a function that only prefetches for one without effect. A prefetch
+// of memory that does not exist does not fault.
+[[gnu::always_inline]] inline void prefetch_group(const Weights& weights, int64_t group,
+                                                  int64_t block) {
+  const int64_t bytes = weights.scale_dtype == Dtype::kFloat32 ? 4 : 2;
+  const int64_t element = scale_index(weights, group, block);
+  const char* scales = static_cast<const char*>(weights.scales) + element * bytes;
+  for (int64_t at = 0; at < kBlockColumns * bytes; at += 64) __builtin_prefetch(scales + at);
+  if (weights.zeros != nullptr) __builtin_prefetch(weights.zeros + element / 8);
+}
+
+// Rows of K between the group asked for and the one in work: about a microsecond at one row.
+constexpr int64_t kRowsAhead = 1024;
 
 // Asks for words that are multiplied some steps later. The hardware follows the stream by itself,
 // but stops at every 4 KiB page. Measured on Zen 5 with weights in DRAM, one thread, one row of
@@ -57,17 +70,18 @@ constexpr int64_t kGroupsAhead = 8;
 }
 
 template <class Isa, class Format>
-void load_group(const Weights& weights, int64_t group, int64_t first, GroupFacts<Format>& facts) {
+void load_group(const Weights& weights, int64_t group, int64_t block, GroupFacts& facts) {
   constexpr int kLanes = Isa::kLanes;
+  const int64_t element = scale_index(weights, group, block);
+  const int64_t first = block * kBlockColumns;
   for (int64_t c = 0; c < kBlockColumns; c += kLanes) {
     // n is a multiple of 8, not of the lanes.
     const int64_t columns = weights.n - (first + c);
-    Isa::store(facts.scales + c,
-               Isa::load_floats(weights.scales, weights.scale_dtype, group * weights.n + first + c,
-                                columns < 0 ? 0 : columns));
+    Isa::store(facts.scales + c, Isa::load_floats(weights.scales, weights.scale_dtype, element + c,
+                                                  columns < 0 ? 0 : columns));
   }
   if (weights.zeros == nullptr) return;
-  const uint32_t* words = weights.zeros + (group * weights.n + first) / 8;
+  const uint32_t* words = weights.zeros + element / 8;
   for (int64_t c = 0; c < kBlockColumns; ++c) {
     const uint32_t word = first + c < weights.n ? words[c / 8] : 0u;
     facts.zeros[c] = Format::zero_word(static_cast<int>((word >> (4 * (c % 8))) & 15u));
@@ -82,6 +96,8 @@ template <class Format, int code_bits>
 struct Codes {
   static constexpr int kBits = code_bits;
   static constexpr int kSteps = Format::steps(kBits);
+  static constexpr int64_t kStride = kBlockColumns;
+  static constexpr bool kPrefetches = true;
   template <int step>
   [[gnu::always_inline]] static auto open(const uint32_t* word) {
     return Format::template open<kBits, step>(word);
@@ -91,78 +107,155 @@ struct Codes {
 template <class Format, int code_bits>
 struct Strip {
   static constexpr int kBits = code_bits;
-  static constexpr int kSteps = 1;
+  static constexpr int kSteps = 4;
+  static constexpr int64_t kStride = kSteps * kBlockColumns;
+  static constexpr bool kPrefetches = false;
   template <int step>
   [[gnu::always_inline]] static auto open(const uint32_t* unit) {
-    return Format::load_opened(unit);
+    return Format::load_opened(unit + step * kBlockColumns);
   }
 };
 
 template <class Isa, class Format, class Source, int rows, int vectors, int step>
 [[gnu::always_inline]] inline void multiply_step(const uint32_t* words, const std::byte* a,
-                                                 int64_t stride,
                                                  typename Format::Sums (&sums)[rows][vectors]) {
   if constexpr (step < Source::kSteps) {
+    constexpr int64_t kStride = panel_stride<Format>;
     typename Format::Opened weight[vectors];
+    MARLIN_UNROLL
     for (int v = 0; v < vectors; ++v) {
       weight[v] = Source::template open<step>(words + v * Isa::kLanes);
     }
+    MARLIN_UNROLL
     for (int r = 0; r < rows; ++r) {
-      const auto unit = Isa::broadcast(a + r * stride + step * kUnitBytes);
+      const auto unit = Isa::broadcast(a + r * kStride + step * kUnitBytes);
+      MARLIN_UNROLL
       for (int v = 0; v < vectors; ++v) {
         sums[r][v] = Format::template multiply_add<Source::kBits>(sums[r][v], weight[v], unit);
       }
     }
-    multiply_step<Isa, Format, Source, rows, vectors, step + 1>(words, a, stride, sums);
+    multiply_step<Isa, Format, Source, rows, vectors, step + 1>(words, a, sums);
   }
 }
 
-// What one pass over one segment needs, whatever its shape.
+constexpr int64_t kMaxSegments = kPanelRows / kGroupMultiple;  // of a stretch
+
+// What one pass over one stretch needs, whatever its shape.
 struct Pass {
-  const uint32_t* words;  // of the segment, or the strip
-  int64_t count;          // words (or units) along K
+  const uint32_t* words;  // of the stretch, or the strip
+  int64_t segments;       // of the stretch
+  int64_t count;          // words along K of a segment, or steps of the strip
   const std::byte* a;     // first row
-  int64_t stride;         // bytes between rows
   const int32_t* row_sums;
+  int64_t row_sums_stride;  // from a segment to the next
   const float* row_scales;
-  const float* scales;
-  const int32_t* zeros;  // null: `common_zero` for every column
-  int32_t common_zero;
+  const GroupFacts* facts[kMaxSegments];  // per segment
+  bool has_zeros;                         // else every zero point is `middle`
+  int32_t middle;
   bool is_first;
   bool prefetches;
   float* tile;
 };
 
-// `rows` rows times `vectors` vectors of columns from column `c` on.
+// The sums of `rows` rows times `vectors` vectors of columns, from column `c` on, over a segment.
 template <class Isa, class Format, class Source, int rows, int vectors>
-[[gnu::always_inline]] inline void multiply_columns(const Pass& pass, int64_t c, bool prefetches) {
-  typename Format::Sums sums[rows][vectors];
-  for (int r = 0; r < rows; ++r) {
-    const auto row_sum = Isa::broadcast(pass.row_sums + r);
-    if (pass.zeros == nullptr) {
-      const auto start = Format::start(Isa::broadcast(&pass.common_zero), row_sum);
-      for (int v = 0; v < vectors; ++v) sums[r][v] = start;
-    } else {
+[[gnu::always_inline]] inline void sum_segment(const Pass& pass, int64_t segment, int64_t c,
+                                               typename Format::Sums (&sums)[rows][vectors]) {
+  const int32_t* row_sums = pass.row_sums + segment * pass.row_sums_stride;
+  if (pass.has_zeros) {
+    const int32_t* zeros = pass.facts[segment]->zeros + c;
+    MARLIN_UNROLL
+    for (int r = 0; r < rows; ++r) {
+      const auto row_sum = Isa::broadcast(row_sums + r);
+      MARLIN_UNROLL
       for (int v = 0; v < vectors; ++v) {
-        sums[r][v] = Format::start(Isa::load(pass.zeros + c + v * Isa::kLanes), row_sum);
+        sums[r][v] = Format::start(Isa::load(zeros + v * Isa::kLanes), row_sum);
+      }
+    }
+  } else {
+    MARLIN_UNROLL
+    for (int r = 0; r < rows; ++r) {
+      const auto start = Format::start_at_middle(pass.middle, row_sums + r);
+      MARLIN_UNROLL
+      for (int v = 0; v < vectors; ++v) sums[r][v] = start;
+    }
+  }
+  const uint32_t* words = pass.words + segment * pass.count * Source::kStride + c;
+  const std::byte* a = pass.a + segment * pass.count * Source::kSteps * kUnitBytes;
+  const bool prefetches = pass.prefetches && c == 0;
+  for (int64_t i = pass.count; i > 0; --i) {
+    if constexpr (Source::kPrefetches) {
+      if (prefetches) prefetch_words(words);
+    }
+    multiply_step<Isa, Format, Source, rows, vectors, 0>(words, a, sums);
+    words += Source::kStride;
+    a += Source::kSteps * kUnitBytes;
+  }
+}
+
+// A stretch of one segment: the sums are all that has to be in registers. NOTE: what the last loop
+// uses is copied from `pass` first: vectors may alias anything, so that every store would make it
+// be read again.
+template <class Isa, class Format, class Source, int rows, int vectors>
+[[gnu::always_inline]] inline void multiply_one(const Pass& pass, int64_t c) {
+  typename Format::Sums sums[rows][vectors];
+  sum_segment<Isa, Format, Source>(pass, 0, c, sums);
+  typename Isa::Floats scales[vectors];
+  MARLIN_UNROLL
+  for (int v = 0; v < vectors; ++v)
+    scales[v] = Isa::load(pass.facts[0]->scales + c + v * Isa::kLanes);
+  const float* row_scales = pass.row_scales;
+  float* tile = pass.tile + c;
+  const bool is_first = pass.is_first;
+  MARLIN_UNROLL
+  for (int r = 0; r < rows; ++r) {
+    MARLIN_UNROLL
+    for (int v = 0; v < vectors; ++v) {
+      float* out = tile + r * kBlockColumns + v * Isa::kLanes;
+      const auto total = is_first ? Isa::zero_floats() : Isa::load(out);
+      Isa::store(out, Format::add_stretch(total, sums[r][v], scales[v], row_scales + r));
+    }
+  }
+}
+
+// A stretch of several segments: the partial results are in registers, too, so fewer rows fit.
+template <class Isa, class Format, class Source, int rows, int vectors>
+[[gnu::always_inline]] inline void multiply_several(const Pass& pass, int64_t c) {
+  typename Isa::Floats partial[rows][vectors];
+  MARLIN_UNROLL
+  for (int r = 0; r < rows; ++r) {
+    MARLIN_UNROLL
+    for (int v = 0; v < vectors; ++v) {
+      partial[r][v] = Isa::zero_floats();
+      if (Format::kHasRowScales || pass.is_first) continue;
+      partial[r][v] = Isa::load(pass.tile + c + r * kBlockColumns + v * Isa::kLanes);
+    }
+  }
+  for (int64_t segment = 0; segment < pass.segments; ++segment) {
+    typename Format::Sums sums[rows][vectors];
+    sum_segment<Isa, Format, Source>(pass, segment, c, sums);
+    MARLIN_UNROLL
+    for (int v = 0; v < vectors; ++v) {
+      const auto scale = Isa::load(pass.facts[segment]->scales + c + v * Isa::kLanes);
+      MARLIN_UNROLL
+      for (int r = 0; r < rows; ++r) {
+        partial[r][v] = Isa::multiply_add(Format::to_floats(sums[r][v]), scale, partial[r][v]);
       }
     }
   }
-  const uint32_t* words = pass.words + c;
-  const std::byte* a = pass.a;
-  for (int64_t i = 0; i < pass.count; ++i) {
-    if (prefetches) prefetch_words(words);
-    multiply_step<Isa, Format, Source, rows, vectors, 0>(words, a, pass.stride, sums);
-    words += kBlockColumns;
-    a += Source::kSteps * kUnitBytes;
-  }
+  const float* row_scales = pass.row_scales;
+  float* tile = pass.tile + c;
+  const bool is_first = pass.is_first;
+  MARLIN_UNROLL
   for (int r = 0; r < rows; ++r) {
+    MARLIN_UNROLL
     for (int v = 0; v < vectors; ++v) {
-      float* out = pass.tile + r * kBlockColumns + c + v * Isa::kLanes;
-      const auto total = pass.is_first ? Isa::zero_floats() : Isa::load(out);
-      const auto scale =
-          Format::scale(Isa::load(pass.scales + c + v * Isa::kLanes), pass.row_scales + r);
-      Isa::store(out, Isa::multiply_add(Format::to_floats(sums[r][v]), scale, total));
+      float* out = tile + r * kBlockColumns + v * Isa::kLanes;
+      if constexpr (Format::kHasRowScales) {
+        const auto total = is_first ? Isa::zero_floats() : Isa::load(out);
+        partial[r][v] = Isa::multiply_add(partial[r][v], Isa::broadcast(row_scales + r), total);
+      }
+      Isa::store(out, partial[r][v]);
     }
   }
 }
@@ -170,9 +263,18 @@ template <class Isa, class Format, class Source, int rows, int vectors>
 // All 64 columns, as many vectors at a time as leave room for `rows` rows in the registers.
 template <class Isa, class Format, class Source, int rows>
 void multiply_rows(const Pass& pass) {
-  constexpr int kVectors = Isa::vectors_beside(rows);
-  for (int64_t c = 0; c < kBlockColumns; c += kVectors * Isa::kLanes) {
-    multiply_columns<Isa, Format, Source, rows, kVectors>(pass, c, pass.prefetches && c == 0);
+  if (pass.segments == 1) {
+    constexpr int kVectors = Isa::vectors_beside(rows);
+    for (int64_t c = 0; c < kBlockColumns; c += kVectors * Isa::kLanes) {
+      multiply_one<Isa, Format, Source, rows, kVectors>(pass, c);
+    }
+    return;
+  }
+  if constexpr (rows <= Isa::kMaxRowsOfSeveral) {
+    constexpr int kVectors = Isa::vectors_beside(2 * rows);
+    for (int64_t c = 0; c < kBlockColumns; c += kVectors * Isa::kLanes) {
+      multiply_several<Isa, Format, Source, rows, kVectors>(pass, c);
+    }
   }
 }
 
@@ -183,18 +285,14 @@ template <class Isa, class Format, class Source, int... i>
 struct Passes<Isa, Format, Source, std::integer_sequence<int, i...>> {
   void (*run[sizeof...(i)])(const Pass&) = {multiply_rows<Isa, Format, Source, i + 1>...};
 };
-template <class Isa, class Format, class Source, class Sequence>
-constexpr Passes<Isa, Format, Source, Sequence> kPasses{};
-
 template <class Isa, class Format, class Source>
-void run_pass(const Pass& pass, int rows) {
-  kPasses<Isa, Format, Source, std::make_integer_sequence<int, Isa::kMaxRows>>.run[rows - 1](pass);
-}
+constexpr Passes<Isa, Format, Source, std::make_integer_sequence<int, Isa::kMaxRows>> kPasses{};
 
-// Opens one segment of codes into `strip`: [unit][64 columns].
+// Opens `count` words along K into `strip`: [unit][64 columns].
 template <class Isa, class Format, int bits, int step>
 [[gnu::always_inline]] inline void open_steps(const uint32_t* words, uint32_t* strip) {
   if constexpr (step < Format::steps(bits)) {
+    MARLIN_UNROLL
     for (int64_t c = 0; c < kBlockColumns; c += Isa::kLanes) {
       Format::store_opened(strip + step * kBlockColumns + c,
                            Format::template open<bits, step>(words + c));
@@ -204,7 +302,7 @@ template <class Isa, class Format, int bits, int step>
 }
 
 template <class Isa, class Format, int bits>
-void open_segment(const uint32_t* words, int64_t count, uint32_t* strip) {
+void open_codes(const uint32_t* words, int64_t count, uint32_t* strip) {
   for (int64_t i = 0; i < count; ++i) {
     prefetch_words(words);
     open_steps<Isa, Format, bits, 0>(words, strip);
@@ -213,55 +311,71 @@ void open_segment(const uint32_t* words, int64_t count, uint32_t* strip) {
   }
 }
 
+// The passes of one slice of rows over one stretch of K.
+template <class Format, class Source, class Table>
+void run_passes(const Table& table, Pass& pass, const Panels& panels, const RowSlice& rows,
+                int64_t k, float* tile) {
+  const int64_t stretch = k / panels.stretch;
+  const int64_t first_segment = k / panels.segment;
+  for (int64_t r = 0; r < rows.count; r += rows.per_pass) {
+    const int64_t row = rows.first + r;
+    pass.a = panel_at<Format>(panels, k, row);
+    pass.row_sums = panels.sums + first_segment * panels.rows + row;
+    pass.row_scales = panels.scales + stretch * panels.rows + row;
+    pass.tile = tile + r * kBlockColumns;
+    const int64_t left = rows.count - r;
+    table.run[(left < rows.per_pass ? left : rows.per_pass) - 1](pass);
+    pass.prefetches = false;
+  }
+}
+
 template <class Isa, class Format, int bits>
 void multiply_block(const Weights& weights, int64_t block, const Panels& panels,
                     const RowSlice& rows, float* tile) {
+  using InRegisters = Codes<Format, bits>;
+  using Opened = Strip<Format, bits>;
   constexpr int kRowsPerWord = 32 / bits;
-  const int64_t segment_words = panels.segment / kRowsPerWord;
-  const int64_t first = block * kBlockColumns;
+  constexpr int kRowsPerUnit = static_cast<int>(kUnitBytes / Format::kBytes);
   const uint32_t* words = weights.words + block * (weights.k / kRowsPerWord) * kBlockColumns;
+  const int64_t groups = weights.k / weights.group_size;
+  const int64_t ahead = kRowsAhead < weights.group_size ? 1 : kRowsAhead / weights.group_size;
 
-  GroupFacts<Format> facts;
-  alignas(kPanelAlignment) uint32_t strip[kMaxSegmentRows / 2 * kBlockColumns];
-  for (int64_t group = 0; group < kGroupsAhead; ++group) prefetch_group(weights, group, first);
+  constexpr int64_t kSlots = 2 * kMaxSegments;
+  GroupFacts facts[kSlots];  // of the groups at hand, by group modulo kSlots
+  alignas(kPanelAlignment) uint32_t strip[kPanelRows / kRowsPerUnit * kBlockColumns];
+  Pass pass;
+  pass.row_sums_stride = panels.rows;
+  pass.has_zeros = weights.zeros != nullptr;
+  pass.middle = 1 << (bits - 1);
+  pass.count = panels.segment / (rows.decode_once ? kRowsPerUnit * Opened::kSteps : kRowsPerWord);
 
-  Pass pass{};
-  pass.stride = panels.segment_bytes;
-  pass.scales = facts.scales;
-  pass.zeros = weights.zeros == nullptr ? nullptr : facts.zeros;
-  pass.common_zero = Format::zero_word(1 << (bits - 1));
-  pass.words = rows.decode_once ? strip : words;
-  pass.count = rows.decode_once ? segment_words * Format::steps(bits) : segment_words;
-
-  for (int64_t k = 0; k < weights.k; k += panels.segment) {
-    if (k % weights.group_size == 0) {
-      const int64_t group = k / weights.group_size;
-      prefetch_group(weights, group + kGroupsAhead, first);
-      load_group<Isa, Format>(weights, group, first, facts);
+  int64_t loaded = -1;
+  for (int64_t k = 0; k < weights.k; k += panels.stretch) {
+    const int64_t end = weights.k - k < panels.stretch ? weights.k : k + panels.stretch;
+    pass.segments = (end - k) / panels.segment;
+    for (int64_t s = 0; s < pass.segments; ++s) {
+      const int64_t group = (k + s * panels.segment) / weights.group_size;
+      pass.facts[s] = &facts[group % kSlots];
+      if (group == loaded) continue;
+      load_group<Isa, Format>(weights, group, block, facts[group % kSlots]);
+      loaded = group;
+      // Towards the end those of the next block, which the same task takes next.
+      const int64_t next = group + ahead;
+      prefetch_group(weights, next < groups ? next : next - groups,
+                     next < groups ? block : block + 1);
     }
+    pass.is_first = k == 0;
     if (rows.decode_once) {
-      open_segment<Isa, Format, bits>(words, segment_words, strip);
+      open_codes<Isa, Format, bits>(words, (end - k) / kRowsPerWord, strip);
+      pass.words = strip;
+      run_passes<Format, Opened>(kPasses<Isa, Format, Opened>, pass, panels, rows, k, tile);
     } else {
       pass.words = words;
       pass.prefetches = true;
+      run_passes<Format, InRegisters>(kPasses<Isa, Format, InRegisters>, pass, panels, rows, k,
+                                      tile);
     }
-    pass.is_first = k == 0;
-    for (int64_t r = 0; r < rows.count; r += rows.per_pass) {
-      const int64_t at = k / panels.segment * panels.rows + rows.first + r;
-      pass.a = panels.values + at * panels.segment_bytes;
-      pass.row_sums = panels.sums + at;
-      pass.row_scales = panels.scales + at;
-      pass.tile = tile + r * kBlockColumns;
-      const int64_t left = rows.count - r;
-      const int count = left < rows.per_pass ? static_cast<int>(left) : rows.per_pass;
-      if (rows.decode_once) {
-        run_pass<Isa, Format, Strip<Format, bits>>(pass, count);
-      } else {
-        run_pass<Isa, Format, Codes<Format, bits>>(pass, count);
-      }
-      pass.prefetches = false;
-    }
-    words += segment_words * kBlockColumns;
+    words += (end - k) / kRowsPerWord * kBlockColumns;
   }
 }
 
@@ -277,7 +391,8 @@ void multiply(const Weights& weights, int64_t block, const Panels& panels, const
 
 template <class Isa, class Format>
 constexpr Microkernel microkernel(decltype(Microkernel::prepare) prepare) {
-  return {Isa::kMaxRows, Format::kOpensBytes, prepare, multiply<Isa, Format>};
+  return {Isa::kMaxRows, Isa::kMaxRowsOfSeveral, Format::kOpensBytes, prepare,
+          multiply<Isa, Format>};
 }
 
 }  // namespace

@@ -35,10 +35,16 @@ inline void store_float(void* data, Dtype dtype, int64_t index, float value) {
   }
 }
 
+// Where the scale of one column in one group stands among the scales.
+constexpr int64_t scale_index(const Weights& weights, int64_t group, int64_t column) {
+  return group * weights.scale_group_stride + column / kBlockColumns * weights.scale_block_stride +
+         column % kBlockColumns;
+}
+
 // The zero point of one column in one group.
 inline int load_zero(const Weights& weights, int64_t group, int64_t column) {
   if (weights.zeros == nullptr) return 1 << (weights.bits - 1);
-  const uint32_t word = weights.zeros[group * (weights.n / 8) + column / 8];
+  const uint32_t word = weights.zeros[scale_index(weights, group, column) / 8];
   return static_cast<int>((word >> (4 * (column % 8))) & 0xFu);
 }
 

@@ -12,7 +12,11 @@
 namespace marlin::cpu {
 
 inline constexpr int64_t kPanelAlignment = 64;  // bytes; a cache line, and a 512-bit vector
-inline constexpr int64_t kMaxSegmentRows = 128;
+inline constexpr int64_t kPanelRows = 128;      // of K; see Panels
+
+// Bytes between neighbouring rows of the panels, so that loads from them meet different banks of
+// the first-level cache: 2 % at many rows.
+inline constexpr int64_t kPanelPadding = 8;
 
 // The number format in which activations meet the codes.
 //   kBFloat16  as they are, or rounded to bfloat16; sums in float32
@@ -20,16 +24,18 @@ inline constexpr int64_t kMaxSegmentRows = 128;
 //   kInt8      8-bit integers with one scale per segment; sums are exact integers
 enum class Activation : uint8_t { kBFloat16, kInt16, kInt8 };
 
-// The activations of `rows` rows, prepared. K is cut into segments of equal length, which lie
-// inside a group: sums run over one segment before they are scaled. The rows of one segment stand
-// together, so that a pass through K reads memory in order.
+// The activations of `rows` rows, prepared. 128 rows of K of all of them stand together, so that a
+// walk along K reads memory in order, a fixed length apart, so that kernels reach them from one
+// pointer. K is walked in stretches, which share a scale of the activations, and these in segments,
+// which share one of the weights.
 struct Panels {
-  std::byte* values;  // [k / segment][rows][segment] elements of the format
+  std::byte* values;  // [ceil(k / 128)][rows], each 128 elements of the format, then
+                      // kPanelPadding; elements beyond k are neither written nor read
   int32_t* sums;      // [k / segment][rows]; of the elements, as the format writes them
-  float* scales;      // [k / segment][rows]; unused by kBFloat16
+  float* scales;      // [ceil(k / stretch)][rows]; unused by kBFloat16
   int64_t rows;
-  int64_t segment;        // rows of K: 32, 64 or 128
-  int64_t segment_bytes;  // of one row
+  int64_t stretch;  // rows of K: 64 or 128; the last one may be shorter
+  int64_t segment;  // rows of K: 32, 64 or 128, a part of a group and of a stretch
 };
 
 // Consecutive rows of the panels, and how one task walks them.
@@ -42,8 +48,9 @@ struct RowSlice {
 };
 
 struct Microkernel {
-  int max_rows;
-  bool takes_bytes;  // weights of 8 bits, too
+  int max_rows;             // of a pass, where a stretch is one segment
+  int max_rows_of_several;  // where it is more
+  bool takes_bytes;         // weights of 8 bits, too
 
   // Writes row `r` of the panels from k contiguous elements, of any alignment. `bits` are those of
   // the weights.
@@ -51,8 +58,8 @@ struct Microkernel {
                   int64_t r);
 
   // tile[i * 64 + c] = sum over k of row rows.first + i times column 64 * block + c. `tile` is
-  // aligned to kPanelAlignment. All 64 columns are written; those at and beyond n hold zero. A row
-  // of the result depends on the row of the panels alone, bit by bit: not on the slice.
+  // aligned to kPanelAlignment. All 64 columns are written; those at and beyond n mean nothing. A
+  // row of the result depends on the row of the panels alone, bit by bit: not on the slice.
   void (*multiply)(const Weights& weights, int64_t block, const Panels& panels,
                    const RowSlice& rows, float* tile);
 };

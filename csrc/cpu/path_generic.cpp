@@ -1,5 +1,6 @@
 // The path for any CPU.
 
+#define MARLIN_ROLLED_TILES
 #include "isa_generic.h"
 #include "kernel_finish.h"
 #include "kernel_formats.h"

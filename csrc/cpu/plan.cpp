@@ -25,15 +25,17 @@ int clamp_workers(int64_t wanted, int most) {
   return static_cast<int>(std::clamp<int64_t>(wanted, 1, most));
 }
 
-// The longest sum without loss. 16-bit activations share a scale per segment: in 64 rows with one
-// giant the others keep the error below 1e-4 (64^0.5 / (12^0.5 * 32767) = 7e-5); 128 would not.
-// The bfloat16 kernel's sums carry an offset that is taken out again, whose cost grows with length.
-int64_t segment_rows(int64_t group_size, Activation activation) {
-  for (const int64_t rows : {int64_t{128}, int64_t{64}}) {
-    if (activation == Activation::kInt16 && rows > 64) continue;
-    if (group_size % rows == 0) return rows;
-  }
-  return kGroupMultiple;
+// Rows of K that share a scale of the activations. In 64 rows with one giant 16 bits keep the error
+// of the others below 1e-4 (64^0.5 / (12^0.5 * 32767) = 7e-5); in 128 they would not.
+int64_t stretch_rows(Activation activation) {
+  return activation == Activation::kInt16 ? 64 : kPanelRows;
+}
+
+// The longest part of a stretch that lies inside a group.
+int64_t segment_rows(int64_t group_size, int64_t stretch) {
+  int64_t rows = stretch;
+  while (group_size % rows != 0) rows /= 2;
+  return rows;
 }
 
 // Rows from which it pays to open the codes once: measured by bench/tune_plan.py.
@@ -45,12 +47,15 @@ int64_t decode_once_rows(Activation activation) {
 
 Plan make_plan(const Problem& problem) {
   Plan plan{};
-  plan.segment = segment_rows(problem.group_size, problem.activation);
+  plan.stretch = stretch_rows(problem.activation);
+  plan.segment = segment_rows(problem.group_size, plan.stretch);
+  const int max_rows =
+      plan.segment == plan.stretch ? problem.max_rows : problem.max_rows_of_several;
   plan.chunk_rows = std::min(problem.m, kMaxChunkRows);
 
   // Equal passes: 7 rows at most 6 at a time run as 4 + 3, since a pass of 1 decodes as much as one
   // of 6.
-  const int64_t passes = ceil_div(plan.chunk_rows, problem.max_rows);
+  const int64_t passes = ceil_div(plan.chunk_rows, max_rows);
   plan.rows_per_pass = static_cast<int>(ceil_div(plan.chunk_rows, passes));
 
   const int64_t elements = plan.chunk_rows * problem.k;

@@ -14,14 +14,16 @@ struct Problem {
   int64_t k;
   int64_t group_size;
   Activation activation;
-  int max_rows;  // of the microkernel
-  int threads;   // that may be used
+  int max_rows;             // of the microkernel,
+  int max_rows_of_several;  // likewise
+  int threads;              // that may be used
 };
 
 // The rows are cut into chunks (their panels are held at once), a chunk into slices, a slice into
 // passes of the microkernel. A task is a run of blocks of columns times one slice of a chunk.
 struct Plan {
-  int64_t segment;         // rows of K that are summed before they are scaled
+  int64_t stretch;  // see Panels
+  int64_t segment;
   int64_t chunk_rows;      // rows whose panels are in memory together
   int64_t rows_per_slice;  // a multiple of rows_per_pass; the last slice may have fewer
   int rows_per_pass;       // <= max_rows; the last pass of a slice may have fewer

@@ -33,10 +33,12 @@ __global__ void dequantize(Weights weights, Scalar* out) {
   const int64_t stride = static_cast<int64_t>(gridDim.y) * kThreadsY;
   for (int64_t r = blockIdx.y * kThreadsY + threadIdx.y; r < word_rows; r += stride) {
     const int64_t group = r * kWordRows / weights.group_size;
-    const float scale = to_float(scales[group * weights.n + column]);
+    const int64_t at = group * weights.scale_group_stride +
+                       blockIdx.x * weights.scale_block_stride + threadIdx.x;
+    const float scale = to_float(scales[at]);
     float zero = 8.0f;
     if (weights.zeros != nullptr) {
-      const uint32_t packed = weights.zeros[group * (weights.n / 8) + column / 8];
+      const uint32_t packed = weights.zeros[at / 8];
       zero = static_cast<float>((packed >> (4 * (column % 8))) & 15u);
     }
     const uint32_t word = words[r * kBlockColumns];

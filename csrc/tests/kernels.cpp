@@ -70,11 +70,12 @@ int64_t segment_of(const Kernel& kernel, const Shape& s) {
 
 GuardedPanels::GuardedPanels(const Kernel& kernel, int64_t rows, int64_t k, int64_t segment,
                              Flush flush)
-    : values_(rows * k * element_bytes(kernel), flush),
+    : values_((k + cpu::kStretchRows - 1) / cpu::kStretchRows * rows *
+                  (cpu::kStretchRows * element_bytes(kernel) + cpu::kPanelPadding),
+              flush),
       sums_(rows * (k / segment), flush),
       scales_(kernel.is_integer() ? sums_.size() : 0, flush),
-      panels_{values_.data(), sums_.data(), scales_.data(),
-              rows,           segment,      segment * element_bytes(kernel)} {}
+      panels_{values_.data(), sums_.data(), scales_.data(), rows, segment} {}
 
 void GuardedPanels::poison(int byte) {
   values_.poison(byte);
@@ -111,13 +112,24 @@ Prepared::Prepared(const Kernel& kernel, const LinearCase& linear, Flush flush, 
   }
 }
 
+cpu::RowSlice whole_slice(const Kernel& kernel, int64_t rows) {
+  const int max_rows = kernel.microkernel->max_rows;
+  return {.first = 0,
+          .count = rows,
+          .per_pass = max_rows,
+          .per_sweep = 4 * max_rows,
+          .decode_once = false};
+}
+
 std::vector<float> multiply(const Kernel& kernel, const LinearCase& linear,
                             const Prepared& prepared, const cpu::RowSlice& slice, Flush flush) {
   const int64_t blocks = linear.shape().blocks();
+  Guarded<std::byte> workspace(kernel.microkernel->workspace_bytes, flush);
   std::vector<float> rows(static_cast<size_t>(slice.count * blocks * kBlockColumns));
   for (int64_t block = 0; block < blocks; ++block) {
     Guarded<float> tile(slice.count * kBlockColumns, flush);
-    kernel.microkernel->multiply(linear.weights(), block, prepared.panels(), slice, tile.data());
+    kernel.microkernel->multiply(linear.weights(), block, prepared.panels(), slice, tile.data(),
+                                 workspace.data());
     for (int64_t r = 0; r < slice.count; ++r) {
       const float* from = tile.data() + r * kBlockColumns;
       std::copy(from, from + kBlockColumns, rows.data() + (r * blocks + block) * kBlockColumns);
@@ -128,7 +140,7 @@ std::vector<float> multiply(const Kernel& kernel, const LinearCase& linear,
 
 std::vector<float> multiply(const Kernel& kernel, const LinearCase& linear, Flush flush) {
   return multiply(kernel, linear, Prepared(kernel, linear, flush),
-                  {0, linear.shape().m, kernel.microkernel->max_rows, false}, flush);
+                  whole_slice(kernel, linear.shape().m), flush);
 }
 
 const std::vector<double>& Expected::of(const Kernel& kernel) {

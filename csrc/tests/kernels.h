@@ -70,11 +70,14 @@ class Prepared : public GuardedPanels {
       : Prepared(kernel, linear, flush, segment_of(kernel, linear.shape())) {}
 };
 
+// All of `rows` rows, as many in a pass as the kernel takes, opened in registers.
+cpu::RowSlice whole_slice(const Kernel& kernel, int64_t rows);
+
 // The tiles of every block side by side: [slice.count][64 * blocks]. The last columns are padding.
 std::vector<float> multiply(const Kernel& kernel, const LinearCase& linear,
                             const Prepared& prepared, const cpu::RowSlice& slice, Flush flush);
 
-// All rows, as many at a time as the kernel takes.
+// All rows, as whole_slice has them.
 std::vector<float> multiply(const Kernel& kernel, const LinearCase& linear, Flush flush);
 
 // The products of a case in double, each computed when a kernel first asks for it.

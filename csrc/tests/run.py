@@ -1,6 +1,7 @@
 """Builds the C++ checks, which know no torch, and runs them: plain, then with ASan and UBSan.
 
-Of the objects compiled for one instruction set it also checks what they define.
+Of the objects compiled for one instruction set it also checks what they define, in these modes and
+in that of MARLIN_DEBUG, where functions are not inlined.
 
 `--target arm64` cross-compiles the plain checks and runs them under qemu, on CPUs with few and with
 many extensions.
@@ -105,6 +106,17 @@ def compile_checks(build: Build) -> Path:
     return program
 
 
+def compile_debug_kernels(build: Build) -> Path:
+    """Returns a library of the kernels alone, which nothing runs: its objects are what is meant."""
+    mode = mode_flags({"MARLIN_DEBUG": "1"})
+    command = (*build.cxx, "-std=c++20", "-fPIC", *mode, *warning_flags())
+    library = BUILT / f"{build.machine}-debug-kernels.so"
+    sources = kernel_sources(build.machine, command)
+    kernels = Library(f"kernels of {build.machine}", tuple(sources), (*build.cxx, "-shared"), ())
+    build_library(kernels, library, library.with_suffix(".objects"), jobs(), print)
+    return library
+
+
 def kernel_sources(machine: str, command: tuple[str, ...]) -> list[Source]:
     """The files compiled for one instruction set."""
     flags = kernel_flags(machine)
@@ -131,7 +143,10 @@ def main() -> int:
     target = parser.parse_args().target
     failed = False
     try:
-        for build in TARGETS[target]():
+        builds = TARGETS[target]()
+        if kernel_flags(builds[0].machine):
+            failed |= not symbols_are_own(builds[0], compile_debug_kernels(builds[0]))
+        for build in builds:
             program = compile_checks(build)
             failed |= not symbols_are_own(build, program)
             for title, start in build.runs.items():

@@ -100,8 +100,9 @@ MARLIN_TEST(every_path_has_the_integer_formats) {
 }
 
 MARLIN_TEST(bfloat16_stays_what_it_is_where_a_path_multiplies_it) {
-  const cpu::Microkernel narrow = {1, false, nullptr, nullptr};
-  const cpu::Microkernel wide = {1, true, nullptr, nullptr};
+  cpu::Microkernel narrow{};
+  cpu::Microkernel wide{};
+  wide.takes_bytes = true;
   const Path without = {"without", nullptr, &wide, &wide, nullptr};
   const Path of_nibbles = {"of_nibbles", &narrow, &wide, &wide, nullptr};
   const Path of_both = {"of_both", &wide, &wide, &wide, nullptr};

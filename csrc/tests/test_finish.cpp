@@ -179,6 +179,10 @@ MARLIN_TEST(silu_is_precise_over_its_whole_range) {
     for (float x = -100.0f; x < -87.0f; x += 0.5f) {
       expect(std::abs(gate_one(*path, x, 1.0f)) <= 2e-36f, path->name, ": silu(", x, ")");
     }
+    for (const float x : {-1e3f, -1e10f, -1e30f, -3e38f, -kInfinity}) {
+      const float got = gate_one(*path, x, 1.0f);
+      expect(std::abs(got) <= 2e-36f, path->name, ": silu(", x, ") is ", got);
+    }
     expect(std::isnan(gate_one(*path, kNan, 1.0f)), path->name, ": silu(NaN)");
     expect(std::isnan(gate_one(*path, -kNan, 0.0f)), path->name, ": silu(-NaN)");
     expect(gate_one(*path, kInfinity, 2.0f) == kInfinity, path->name, ": silu(inf)");

@@ -63,8 +63,9 @@ void check_segment(const Kernel& kernel, const LinearCase& linear, int64_t segme
   const std::vector<float> want = define(linear, kernel.activation, segment);
   const Prepared prepared(kernel, linear, Flush::kEnd, segment);
   for (const bool decode_once : {false, true}) {
-    const std::vector<float> got = multiply(
-        kernel, linear, prepared, {0, s.m, kernel.microkernel->max_rows, decode_once}, Flush::kEnd);
+    cpu::RowSlice slice = whole_slice(kernel, s.m);
+    slice.decode_once = decode_once;
+    const std::vector<float> got = multiply(kernel, linear, prepared, slice, Flush::kEnd);
     for (int64_t r = 0; r < s.m; ++r) {
       expect(std::memcmp(got.data() + r * s.blocks() * kBlockColumns, want.data() + r * s.n,
                          static_cast<size_t>(s.n) * sizeof(float)) == 0,

@@ -32,12 +32,13 @@ void expect_within_limits(const Problem& p) {
   };
   require(plan.segment == 32 || plan.segment == 64 || plan.segment == 128, "segment");
   require(p.group_size % plan.segment == 0, "a segment lies inside a group");
-  require(plan.segment <= cpu::kMaxSegmentRows, "the longest segment");
   require(plan.chunk_rows >= 1 && plan.chunk_rows <= p.m, "chunk_rows");
   require(plan.rows_per_pass >= 1 && plan.rows_per_pass <= p.max_rows, "rows_per_pass");
   require(plan.rows_per_slice >= plan.rows_per_pass, "rows_per_slice");
   require(plan.rows_per_slice % plan.rows_per_pass == 0, "whole passes");
   require(plan.rows_per_slice < plan.chunk_rows + plan.rows_per_pass, "no pass without rows");
+  require(plan.rows_per_sweep >= plan.rows_per_pass, "rows_per_sweep");
+  require(plan.rows_per_sweep % plan.rows_per_pass == 0, "whole passes in a sweep");
   require(plan.workers >= 1 && plan.workers <= p.threads, "workers");
   require(plan.prepare_workers >= 1 && plan.prepare_workers <= plan.workers, "prepare_workers");
   require(ceil_div(plan.chunk_rows, plan.rows_per_pass) == ceil_div(plan.chunk_rows, p.max_rows),
