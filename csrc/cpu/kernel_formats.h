@@ -2,7 +2,7 @@
 // summed, and how activations are prepared. Internal linkage, as microkernel.h demands.
 //
 // A format opens a word of codes in `steps(bits)` steps. Each step gives units of 32 bits (two rows
-// of K in 16 bits each, or four in 8), and meets one unit of the activations.
+// of K in 16 bits each, or four in 8), and meets the same rows of the activations: kUnitBytes.
 #pragma once
 
 #include "microkernel.h"
@@ -10,10 +10,22 @@
 namespace marlin::cpu {
 namespace {
 
+// Activations and codes of the same width.
+template <class Isa>
+struct EqualUnits {
+  static constexpr int64_t kUnitBytes = 4;
+
+  // Those of step `step` among the steps that begin at `a`.
+  template <int step>
+  static typename Isa::Ints load_unit(const std::byte* a) {
+    return Isa::broadcast(a + step * kUnitBytes);
+  }
+};
+
 // Sums of integers are exact, so every instruction set gives the same bits. The start of a sum,
 // -z S, is one dot product of pairs: with S = high * 2^15 + low, z S = z low + (z 2^7)(high 2^8).
 template <class Isa>
-struct IntegerSums {
+struct IntegerSums : EqualUnits<Isa> {
   using Sums = typename Isa::Ints;
   using Opened = typename Isa::Ints;
   static constexpr bool kOpensBytes = true;

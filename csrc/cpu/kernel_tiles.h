@@ -88,9 +88,6 @@ void load_group(const Weights& weights, int64_t group, int64_t block, GroupFacts
   }
 }
 
-// A unit is what a 32-bit lane holds once opened: two rows of K in 16 bits each, or four in 8.
-constexpr int64_t kUnitBytes = 4;
-
 // Where a pass takes its weights from: words of codes, or a strip of opened ones.
 template <class Format, int code_bits>
 struct Codes {
@@ -128,7 +125,7 @@ template <class Isa, class Format, class Source, int rows, int vectors, int step
     }
     MARLIN_UNROLL
     for (int r = 0; r < rows; ++r) {
-      const auto unit = Isa::broadcast(a + r * kStride + step * kUnitBytes);
+      const auto unit = Format::template load_unit<step>(a + r * kStride);
       MARLIN_UNROLL
       for (int v = 0; v < vectors; ++v) {
         sums[r][v] = Format::template multiply_add<Source::kBits>(sums[r][v], weight[v], unit);
@@ -181,7 +178,7 @@ template <class Isa, class Format, class Source, int rows, int vectors>
     }
   }
   const uint32_t* words = pass.words + segment * pass.count * Source::kStride + c;
-  const std::byte* a = pass.a + segment * pass.count * Source::kSteps * kUnitBytes;
+  const std::byte* a = pass.a + segment * pass.count * Source::kSteps * Format::kUnitBytes;
   const bool prefetches = pass.prefetches && c == 0;
   for (int64_t i = pass.count; i > 0; --i) {
     if constexpr (Source::kPrefetches) {
@@ -189,7 +186,7 @@ template <class Isa, class Format, class Source, int rows, int vectors>
     }
     multiply_step<Isa, Format, Source, rows, vectors, 0>(words, a, sums);
     words += Source::kStride;
-    a += Source::kSteps * kUnitBytes;
+    a += Source::kSteps * Format::kUnitBytes;
   }
 }
 
@@ -335,7 +332,7 @@ void multiply_block(const Weights& weights, int64_t block, const Panels& panels,
   using InRegisters = Codes<Format, bits>;
   using Opened = Strip<Format, bits>;
   constexpr int kRowsPerWord = 32 / bits;
-  constexpr int kRowsPerUnit = static_cast<int>(kUnitBytes / Format::kBytes);
+  constexpr int kRowsPerUnit = static_cast<int>(Format::kUnitBytes / Format::kBytes);
   const uint32_t* words = weights.words + block * (weights.k / kRowsPerWord) * kBlockColumns;
   const int64_t groups = weights.k / weights.group_size;
   const int64_t ahead = kRowsAhead < weights.group_size ? 1 : kRowsAhead / weights.group_size;

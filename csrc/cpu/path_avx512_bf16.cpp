@@ -19,7 +19,7 @@ struct Avx512Bf16 : Avx512Vnni {
 // five bits of each half and the table says twice what the low four mean, so no mask is needed. The
 // table holds q - 8, which makes symmetric sums start at zero:
 //   sum_k a_k (q_k - z) = sum_k a_k (q_k - 8) - (z - 8) S.
-struct BFloat16Format {
+struct BFloat16Format : EqualUnits<Avx512Bf16> {
   using Isa = Avx512Bf16;
   using Sums = __m512;
   using Opened = __m512i;
