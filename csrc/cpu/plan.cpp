@@ -7,13 +7,16 @@
 namespace marlin::cpu {
 namespace {
 
-// 512 rows of k = 14336 in 16 bits are 14 MiB of panels; the weights are read again per chunk,
-// which at this many rows costs under one percent.
+// Panels held at once: a share of the third-level cache, out of which every block of columns reads
+// all of them. The weights are read again per chunk, which at this many rows costs under one
+// percent. 512 rows of k = 14336 in 16 bits: 139 ms as one chunk of 14 MiB, 127 as two.
+constexpr int64_t kPanelBytes = 8 << 20;
+constexpr int64_t kMinChunkRows = 128;
 constexpr int64_t kMaxChunkRows = 512;
 
-// Multiply-adds that repay a second thread. One row against 1 MiB of weights is two of these: 30 us
-// on one core of this decade, where waking a thread costs 5 us, and far more on a busy machine.
-constexpr int64_t kMinWorkPerThread = 1 << 20;
+// Multiply-adds that repay a second thread: 26 us of reading codes at one row, 8 us of arithmetic
+// at many, on one core of this decade. Waking a thread costs 5 us, and far more on a busy machine.
+constexpr int64_t kMinWorkPerThread = 2 << 20;
 
 // Elements of activations whose preparation repays a second thread, by the same count.
 constexpr int64_t kMinElementsPerThread = 1 << 18;
@@ -38,7 +41,14 @@ int64_t segment_rows(int64_t group_size, int64_t stretch) {
   return rows;
 }
 
-// Rows from which it pays to open the codes once: measured by bench/tune_plan.py.
+int64_t max_chunk_rows(int64_t k, Activation activation) {
+  const int64_t row_bytes = k * (activation == Activation::kInt8 ? 1 : 2);
+  return std::clamp(kPanelBytes / row_bytes, kMinChunkRows, kMaxChunkRows);
+}
+
+// Rows from which it pays to open the codes once: bench/tune_plan.py measures both ways. On Zen 5
+// they are equal from here on, as its vector units have time to spare beside the dot products; a
+// core that shifts and multiplies in the same two ports does 1/8 less in registers at any height.
 int64_t decode_once_rows(Activation activation) {
   return activation == Activation::kInt8 ? 1 << 30 : 48;
 }
@@ -51,7 +61,9 @@ Plan make_plan(const Problem& problem) {
   plan.segment = segment_rows(problem.group_size, plan.stretch);
   const int max_rows =
       plan.segment == plan.stretch ? problem.max_rows : problem.max_rows_of_several;
-  plan.chunk_rows = std::min(problem.m, kMaxChunkRows);
+  // Equal chunks, for the same reason as equal passes below.
+  const int64_t chunks = ceil_div(problem.m, max_chunk_rows(problem.k, problem.activation));
+  plan.chunk_rows = ceil_div(problem.m, chunks);
 
   // Equal passes: 7 rows at most 6 at a time run as 4 + 3, since a pass of 1 decodes as much as one
   // of 6.
@@ -75,7 +87,7 @@ std::vector<int64_t> cut_runs(int64_t blocks, int workers) {
   std::vector<int64_t> starts;
   for (int64_t at = 0; at < blocks;) {
     starts.push_back(at);
-    at += workers == 1 ? blocks : ceil_div(blocks - at, 2 * int64_t{workers});
+    at += workers == 1 ? blocks : ceil_div(3 * (blocks - at), 4 * int64_t{workers});
   }
   starts.push_back(blocks);
   return starts;
