@@ -42,10 +42,14 @@ TORCH_FREE_SOURCES = (
 
 _AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl")
 
+_AVX2 = ("-mavx2", "-mfma", "-mf16c")
+
 # GCC 12's own intrinsics start from a register that they declare uninitialised on purpose.
 _INTRINSICS = ("-Wno-uninitialized", "-Wno-maybe-uninitialized")
 
 _X86_KERNELS = {
+    "cpu/path_avx2.cpp": _AVX2,
+    "cpu/path_avx_vnni.cpp": (*_AVX2, "-mavxvnni"),
     "cpu/path_avx512.cpp": (*_AVX512, *_INTRINSICS),
     "cpu/path_avx512_vnni.cpp": (*_AVX512, "-mavx512vnni", *_INTRINSICS),
     "cpu/path_avx512_bf16.cpp": (*_AVX512, "-mavx512vnni", "-mavx512bf16", *_INTRINSICS),

@@ -1,5 +1,9 @@
 #include "dispatch.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include <cstdlib>
 
 namespace marlin::cpu {
@@ -18,6 +22,9 @@ constexpr Entry kPaths[] = {
      "AVX-512 with VNNI and BF16"},
     {&kAvx512VnniPath, [](const CpuFeatures& f) { return f.avx512_vnni; }, "AVX-512 with VNNI"},
     {&kAvx512Path, [](const CpuFeatures& f) { return f.avx512; }, "AVX-512 F, BW, DQ and VL"},
+    {&kAvxVnniPath, [](const CpuFeatures& f) { return f.avx_vnni; },
+     "AVX2 with FMA, F16C and AVX-VNNI"},
+    {&kAvx2Path, [](const CpuFeatures& f) { return f.avx2; }, "AVX2 with FMA and F16C"},
 #endif
     {&kGenericPath, [](const CpuFeatures&) { return true; }, "nothing"},
 };
@@ -30,13 +37,36 @@ std::string known_names() {
   return names;
 }
 
+#if defined(__x86_64__)
+// What not every compiler's run-time knows by name. Of leaves that the CPU lacks all bits are 0.
+struct CpuidLeaf {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+};
+
+CpuidLeaf read_cpuid(unsigned leaf, unsigned subleaf) {
+  CpuidLeaf found;
+  __get_cpuid_count(leaf, subleaf, &found.eax, &found.ebx, &found.ecx, &found.edx);
+  return found;
+}
+
+bool has_f16c() { return (read_cpuid(1, 0).ecx & bit_F16C) != 0; }
+
+bool has_avx_vnni() {
+  constexpr unsigned kAvxVnni = 1u << 4;
+  return (read_cpuid(7, 1).eax & kAvxVnni) != 0;
+}
+#endif
+
 }  // namespace
 
 CpuFeatures detect_cpu() {
   CpuFeatures features;
 #if defined(__x86_64__)
-  // The compiler's run-time reads cpuid and xgetbv, so a system that does not save zmm says no.
+  // The compiler's run-time reads cpuid and xgetbv, so a system that does not save ymm, or zmm,
+  // says no.
   __builtin_cpu_init();
+  features.avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
+  features.avx_vnni = features.avx2 && has_avx_vnni();
   features.avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                     __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   features.avx512_vnni = features.avx512 && __builtin_cpu_supports("avx512vnni");

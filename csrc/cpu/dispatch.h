@@ -10,6 +10,8 @@
 namespace marlin::cpu {
 
 struct CpuFeatures {
+  bool avx2 = false;         // with FMA and F16C, and an operating system that saves the registers
+  bool avx_vnni = false;     // AVX-VNNI on top of those
   bool avx512 = false;       // F, BW, DQ and VL, and an operating system that saves the registers
   bool avx512_vnni = false;  // VNNI on top of those
   bool avx512_bf16 = false;  // BF16 on top of VNNI

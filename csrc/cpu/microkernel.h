@@ -62,6 +62,10 @@ struct Microkernel {
   // row of the result depends on the row of the panels alone, bit by bit: not on the slice.
   void (*multiply)(const Weights& weights, int64_t block, const Panels& panels,
                    const RowSlice& rows, float* tile);
+
+  // What products of few rows take in its place (see kernel_for_rows in plan.h), or null. Of the
+  // same format; floating point it may sum in another order.
+  const Microkernel* of_few_rows = nullptr;
 };
 
 // One row of a tile, on its way to the output: out = tile + bias, or, with a gate,
@@ -88,11 +92,15 @@ struct Path {
 
 extern const Path kGenericPath;
 #if defined(__x86_64__)
+extern const Path kAvx2Path;
+extern const Path kAvxVnniPath;
 extern const Path kAvx512Path;
 extern const Path kAvx512VnniPath;
 extern const Path kAvx512Bf16Path;
+extern const Path kAmxPath;
 extern const Microkernel kAvx512VnniInt16;
 extern const Microkernel kAvx512VnniInt8;
+extern const Microkernel kAvx512BFloat16;
 #endif
 
 }  // namespace marlin::cpu

@@ -59,6 +59,24 @@ MARLIN_TEST(the_chosen_path_is_the_first_available_one) {
 }
 
 #if defined(__x86_64__)
+MARLIN_TEST(avx2_needs_its_features) {
+  const CpuFeatures plain = {.avx2 = true};
+  const CpuFeatures vnni = {.avx2 = true, .avx_vnni = true};
+  expect(select_path(plain, nullptr).path == &cpu::kAvx2Path, "AVX2");
+  expect(select_path(vnni, nullptr).path == &cpu::kAvxVnniPath, "AVX-VNNI");
+  expect(available_paths(vnni) == Names{"avx_vnni", "avx2", "generic"}, "best first");
+  expect(select_path(vnni, "avx2").path == &cpu::kAvx2Path, "avx2 can be forced");
+  const Selection selection = select_path(plain, "avx_vnni");
+  expect(selection.path == nullptr && selection.forced, "AVX-VNNI cannot be forced without it");
+  expect(mentions(selection, "this CPU lacks"), "got: ", selection.reason);
+  expect(select_path({}, "avx2").path == nullptr, "avx2 cannot be forced without it");
+}
+
+MARLIN_TEST(avx512_is_preferred_to_avx2) {
+  const CpuFeatures both = {.avx2 = true, .avx_vnni = true, .avx512 = true};
+  expect(available_paths(both) == Names{"avx512", "avx_vnni", "avx2", "generic"}, "best first");
+}
+
 MARLIN_TEST(avx512_needs_its_features) {
   const CpuFeatures plain = {.avx512 = true};
   const CpuFeatures vnni = {.avx512 = true, .avx512_vnni = true};
@@ -80,6 +98,8 @@ MARLIN_TEST(avx512_needs_its_features) {
 
 MARLIN_TEST(a_feature_comes_with_those_below_it) {
   const CpuFeatures here = cpu::detect_cpu();
+  expect(here.avx2 || !here.avx_vnni, "AVX-VNNI without AVX2");
+  expect(here.avx2 || !here.avx512, "AVX-512 without AVX2");
   expect(here.avx512 || !here.avx512_vnni, "VNNI without AVX-512");
   expect(here.avx512_vnni || !here.avx512_bf16, "BF16 without VNNI");
 }
