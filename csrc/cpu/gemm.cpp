@@ -160,7 +160,7 @@ void gemm(const Path& path, Activation activation, const GemmArguments& argument
           const ParallelFor& parallel_for) {
   if (arguments.m == 0) return;
   const Weights& weights = arguments.weights;
-  const Microkernel& kernel = *microkernel_of(path, activation);
+  const Microkernel& kernel = kernel_for_rows(*microkernel_of(path, activation), arguments.m);
   const Plan plan = make_plan({arguments.m, weights.n, weights.k, weights.group_size, activation,
                                kernel.max_rows, kernel.max_rows_of_several, threads});
   const OwnedPanels owned = make_panels(plan, weights.k, activation);

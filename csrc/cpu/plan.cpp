@@ -53,7 +53,17 @@ int64_t decode_once_rows(Activation activation) {
   return activation == Activation::kInt8 ? 1 << 30 : 48;
 }
 
+// Below this the kernel of few rows runs, where there is one. Estimated for AMX, where nothing has
+// been measured yet: per 64 bytes of codes, one row costs vectors 4 cycles and tiles 1/4, but tiles
+// first need the codes in memory (8 cycles) and their sums in registers again (1/5 per row). Few
+// rows wait for memory anyway.
+constexpr int64_t kManyRows = 16;
+
 }  // namespace
+
+const Microkernel& kernel_for_rows(const Microkernel& kernel, int64_t m) {
+  return kernel.of_few_rows != nullptr && m < kManyRows ? *kernel.of_few_rows : kernel;
+}
 
 Plan make_plan(const Problem& problem) {
   Plan plan{};

@@ -35,6 +35,11 @@ struct Plan {
 // Expects m, n, k, max_rows, threads >= 1.
 Plan make_plan(const Problem& problem);
 
+// The kernel that a product of `m` rows takes: `kernel`, or what it names for few rows. A row's
+// bits may differ between the two, so the choice depends on nothing but m: not on chunks, slices or
+// threads.
+const Microkernel& kernel_for_rows(const Microkernel& kernel, int64_t m);
+
 // Cuts `blocks` into runs for `workers` that each take the next run when they are free: long runs
 // first, because each start of a run costs, and short ones last, because the others wait for the
 // last. Returns the first block of each run, and `blocks` at the end.
