@@ -1,4 +1,4 @@
-// Memory between two pages that fault: one element too far, on either side, ends the program.
+// Memory between two regions that fault: one element too far, on either side, ends the program.
 #pragma once
 
 #include <sys/mman.h>
@@ -12,8 +12,11 @@
 
 namespace marlin::test {
 
-// Which end of the buffer touches its guard page. A buffer can only touch one of them exactly.
+// Which end of the buffer touches its guard. A buffer can only touch one of them exactly.
 enum class Flush { kStart, kEnd };
+
+// Longer than the distance at which kernels ask for memory ahead of time: a load from there faults.
+inline constexpr size_t kGuardBytes = 1 << 16;
 
 inline constexpr Flush kFlushes[] = {Flush::kStart, Flush::kEnd};
 
@@ -25,16 +28,16 @@ class Guarded {
     const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
     const size_t bytes = size_bytes();
     const size_t inner = (bytes + page - 1) / page * page;
-    mapped_ = inner + 2 * page;
+    mapped_ = inner + 2 * kGuardBytes;
     base_ = static_cast<std::byte*>(
         mmap(nullptr, mapped_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     if (base_ == MAP_FAILED ||
-        (inner > 0 && mprotect(base_ + page, inner, PROT_READ | PROT_WRITE) != 0)) {
+        (inner > 0 && mprotect(base_ + kGuardBytes, inner, PROT_READ | PROT_WRITE) != 0)) {
       std::cerr << "cannot map " << mapped_ << " bytes\n";
       std::abort();
     }
     // mmap aligns the start to a page; the end is aligned as the size allows.
-    data_ = reinterpret_cast<T*>(base_ + page + (flush == Flush::kEnd ? inner - bytes : 0));
+    data_ = reinterpret_cast<T*>(base_ + kGuardBytes + (flush == Flush::kEnd ? inner - bytes : 0));
     poison(0xFF);
   }
   ~Guarded() { munmap(base_, mapped_); }

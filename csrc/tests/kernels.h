@@ -28,8 +28,7 @@ std::vector<Kernel> runnable_kernels(int bits);
 std::string describe(const Kernel& kernel);
 std::string describe(const Kernel& kernel, const Shape& shape);
 
-// The dtype through which a format sees activations: of what it then computes, only int8 loses more
-// than `tolerance` has for all others.
+// The dtype through which a format sees activations.
 Dtype seen_as(const Kernel& kernel);
 
 // How far a row may lie from the product of what the format sees, relative to it, both as Euclidean
@@ -39,17 +38,20 @@ double tolerance(const Kernel& kernel);
 // Bytes of one prepared activation.
 int64_t element_bytes(const Kernel& kernel);
 
-// The segment that make_plan chooses.
-int64_t segment_of(const Kernel& kernel, const Shape& shape);
+// How make_plan cuts K: see Panels.
+struct Cut {
+  int64_t stretch;
+  int64_t segment;
+};
+Cut cut_of(const Kernel& kernel, const Shape& shape);
 
 // Panels for `rows` rows in guarded memory.
 class GuardedPanels {
  public:
-  GuardedPanels(const Kernel& kernel, int64_t rows, int64_t k, int64_t segment, Flush flush);
+  GuardedPanels(const Kernel& kernel, int64_t rows, int64_t k, Cut cut, Flush flush);
 
   const cpu::Panels& panels() const { return panels_; }
   void poison(int byte);
-  bool same_bytes(const GuardedPanels& other) const;
 
   // Numbers of the bytes that both hold alike. Of two that were poisoned differently before the
   // same was prepared in them: the bytes that were written.
@@ -65,15 +67,18 @@ class GuardedPanels {
 // The prepared activations of a case.
 class Prepared : public GuardedPanels {
  public:
-  Prepared(const Kernel& kernel, const LinearCase& linear, Flush flush, int64_t segment);
+  Prepared(const Kernel& kernel, const LinearCase& linear, Flush flush, Cut cut);
   Prepared(const Kernel& kernel, const LinearCase& linear, Flush flush)
-      : Prepared(kernel, linear, flush, segment_of(kernel, linear.shape())) {}
+      : Prepared(kernel, linear, flush, cut_of(kernel, linear.shape())) {}
 };
 
-// All of `rows` rows, as many in a pass as the kernel takes, opened in registers.
-cpu::RowSlice whole_slice(const Kernel& kernel, int64_t rows);
+// Rows that one pass over these panels may take.
+int max_rows(const Kernel& kernel, const cpu::Panels& panels);
 
-// The tiles of every block side by side: [slice.count][64 * blocks]. The last columns are padding.
+// All rows, as many in a pass as the kernel takes, opened in registers.
+cpu::RowSlice whole_slice(const Kernel& kernel, const cpu::Panels& panels);
+
+// The tiles of every block side by side, without their padding: [slice.count][n].
 std::vector<float> multiply(const Kernel& kernel, const LinearCase& linear,
                             const Prepared& prepared, const cpu::RowSlice& slice, Flush flush);
 
@@ -92,7 +97,7 @@ class Expected {
   std::vector<double> of_bfloat16_;
 };
 
-// Multiplies all rows and expects each within the tolerance, and the padding to be zero.
+// Multiplies all rows and expects each within the tolerance.
 void expect_close(const Kernel& kernel, const LinearCase& linear, Expected& expected, Flush flush);
 
 }  // namespace marlin::test

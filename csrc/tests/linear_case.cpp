@@ -14,7 +14,7 @@ std::string describe(const Shape& s) {
   return "m " + std::to_string(s.m) + " n " + std::to_string(s.n) + " k " + std::to_string(s.k) +
          " group " + std::to_string(s.group_size) + " bits " + std::to_string(s.bits) +
          (s.with_zeros ? " with zeros " : " without zeros ") + kNames[static_cast<int>(s.dtype)] +
-         " scales " + kNames[static_cast<int>(s.scale_dtype)];
+         " scales " + kNames[static_cast<int>(s.scale_dtype)] + (s.packed_scales ? " packed" : "");
 }
 
 LinearCase::LinearCase(const Shape& shape, Flush flush, float mean)
@@ -23,20 +23,22 @@ LinearCase::LinearCase(const Shape& shape, Flush flush, float mean)
       zeros_(static_cast<size_t>(shape.groups() * shape.n),
              static_cast<uint8_t>(1 << (shape.bits - 1))),
       words_(shape.blocks() * kBlockColumns * (shape.k * shape.bits / 32), flush),
-      zero_words_(shape.with_zeros ? shape.groups() * shape.n / 8 : 0, flush),
-      scales_(shape.groups() * shape.n * bytes_of(shape.scale_dtype), flush),
+      zero_words_(shape.with_zeros ? shape.scale_count() / 8 : 0, flush),
+      scales_(shape.scale_count() * bytes_of(shape.scale_dtype), flush),
       a_(shape.m * shape.k * bytes_of(shape.dtype), flush) {
   std::mt19937 random(static_cast<uint32_t>(shape.m * 1000003 + shape.n * 1009 + shape.k));
   std::normal_distribution<float> normal;
   const uint32_t mask = (1u << shape.bits) - 1u;
   for (uint8_t& code : codes_) code = static_cast<uint8_t>(random() & mask);
   pack_codes();
-  if (shape.with_zeros) {
-    for (uint8_t& zero : zeros_) zero = static_cast<uint8_t>(random() & 15u);
-    pack_zeros();
+  // Drawn without zero points, too, so that the rest is the same.
+  for (uint8_t& zero : zeros_) {
+    const uint8_t drawn = static_cast<uint8_t>(random() & 15u);
+    if (shape.with_zeros) zero = drawn;
   }
+  if (shape.with_zeros) pack_zeros();
   for (int64_t i = 0; i < shape.groups() * shape.n; ++i) {
-    cpu::store_float(scales_.data(), shape.scale_dtype, i,
+    cpu::store_float(scales_.data(), shape.scale_dtype, scale_at(i / shape.n, i % shape.n),
                      0.01f + 0.01f * std::abs(normal(random)));
   }
   for (int64_t i = 0; i < shape.m * shape.k; ++i) {
@@ -66,16 +68,31 @@ void LinearCase::pack_codes() {
 
 void LinearCase::pack_zeros() {
   const uint8_t* zero = zeros_.data();
-  for (int64_t i = 0; i < zero_words_.size(); ++i) {
-    zero_words_[i] = 0;
-    for (int j = 0; j < 8; ++j) zero_words_[i] |= static_cast<uint32_t>(*zero++) << (4 * j);
+  for (int64_t i = 0; i < shape_.groups() * shape_.n; i += 8) {
+    uint32_t& word = zero_words_[scale_at(i / shape_.n, i % shape_.n) / 8];
+    word = 0;
+    for (int j = 0; j < 8; ++j) word |= static_cast<uint32_t>(*zero++) << (4 * j);
   }
 }
 
+int64_t LinearCase::scale_at(int64_t group, int64_t column) const {
+  if (!shape_.packed_scales) return group * shape_.n + column;
+  const int64_t block = column / kBlockColumns;
+  return (block * shape_.groups() + group) * kBlockColumns + column % kBlockColumns;
+}
+
 Weights LinearCase::weights() const {
-  return {words_.data(),      scales_.data(),   shape_.with_zeros ? zero_words_.data() : nullptr,
-          shape_.scale_dtype, shape_.bits,      shape_.n,
-          shape_.k,           shape_.group_size};
+  const bool packed = shape_.packed_scales;
+  return {.words = words_.data(),
+          .scales = scales_.data(),
+          .zeros = shape_.with_zeros ? zero_words_.data() : nullptr,
+          .scale_group_stride = packed ? kBlockColumns : shape_.n,
+          .scale_block_stride = packed ? kBlockColumns * shape_.groups() : kBlockColumns,
+          .scale_dtype = shape_.scale_dtype,
+          .bits = shape_.bits,
+          .n = shape_.n,
+          .k = shape_.k,
+          .group_size = shape_.group_size};
 }
 
 const void* LinearCase::row(int64_t r) const {
@@ -87,7 +104,7 @@ float LinearCase::activation(int64_t r, int64_t i) const {
 }
 
 float LinearCase::scale(int64_t group, int64_t column) const {
-  return cpu::load_float(scales_.data(), shape_.scale_dtype, group * shape_.n + column);
+  return cpu::load_float(scales_.data(), shape_.scale_dtype, scale_at(group, column));
 }
 
 int LinearCase::code_minus_zero(int64_t i, int64_t column) const {

@@ -23,16 +23,19 @@ struct Shape {
   bool with_zeros = false;  // only with 4 bits
   Dtype dtype = Dtype::kFloat32;
   Dtype scale_dtype = Dtype::kFloat32;
+  bool packed_scales = false;  // and zero points: see Weights
 
   int64_t groups() const { return k / group_size; }
   int64_t blocks() const { return (n + kBlockColumns - 1) / kBlockColumns; }
+  int64_t scale_count() const { return groups() * (packed_scales ? blocks() * kBlockColumns : n); }
 };
 
 std::string describe(const Shape& shape);
 
 class LinearCase {
  public:
-  // Activations are normal around `mean`; codes and zero points are uniform. The shape is the seed.
+  // Activations are normal around `mean`; codes and zero points are uniform. The sizes are
+  // the seed: another layout, or one without zero points, holds the same values. Padding is poison.
   LinearCase(const Shape& shape, Flush flush, float mean = 0.0f);
 
   const Shape& shape() const { return shape_; }
@@ -54,6 +57,10 @@ class LinearCase {
  private:
   void pack_codes();
   void pack_zeros();
+
+  // Where the scale of one column in one group stands, by the definition in weights.h; that of the
+  // zero point is the same, eight to a word.
+  int64_t scale_at(int64_t group, int64_t column) const;
 
   Shape shape_;
   std::vector<uint8_t> codes_;  // [k][n]

@@ -26,23 +26,29 @@ void expect_columns(const LinearCase& linear, const Guarded<std::byte>& out, int
   }
 }
 
+void check(const Shape& shape) {
+  for (const Flush flush : kFlushes) {
+    const LinearCase linear(shape, flush);
+    Guarded<std::byte> out(shape.n * shape.k * bytes_of(shape.scale_dtype), flush);
+    cpu::dequantize_blocks(linear.weights(), 0, shape.blocks(), out.data());
+    expect_columns(linear, out, 0, shape.n);
+  }
+}
+
 }  // namespace
 
 MARLIN_TEST(dequantize_matches_the_definition) {
   for (const Dtype scale_dtype : kDtypes) {
     for (const int bits : {4, 8}) {
       for (const int64_t n : {8, 64, 72, 136}) {
-        const Shape shape = {.n = n,
-                             .k = 192,
-                             .group_size = 96,
-                             .bits = bits,
-                             .with_zeros = bits == 4 && n != 64,
-                             .scale_dtype = scale_dtype};
-        for (const Flush flush : kFlushes) {
-          const LinearCase linear(shape, flush);
-          Guarded<std::byte> out(n * shape.k * bytes_of(scale_dtype), flush);
-          cpu::dequantize_blocks(linear.weights(), 0, shape.blocks(), out.data());
-          expect_columns(linear, out, 0, n);
+        for (const bool packed_scales : {false, true}) {
+          check({.n = n,
+                 .k = 192,
+                 .group_size = 96,
+                 .bits = bits,
+                 .with_zeros = bits == 4 && n != 64,
+                 .scale_dtype = scale_dtype,
+                 .packed_scales = packed_scales});
         }
       }
     }

@@ -126,8 +126,9 @@ class Product {
   Flush flush_;
 };
 
+// Of the output; in float32 of what finishes it.
 double rounding(Dtype dtype) {
-  return dtype == Dtype::kFloat16 ? 0x1p-11 : dtype == Dtype::kBFloat16 ? 0x1p-8 : 0;
+  return dtype == Dtype::kFloat16 ? 0x1p-11 : dtype == Dtype::kBFloat16 ? 0x1p-8 : 1e-6;
 }
 
 // Every row within the tolerance of its format and the rounding of the output.
@@ -191,6 +192,8 @@ MARLIN_TEST(gemm_takes_rows_as_they_lie) {
       check(shape, {.a_count = 0, .with_bias = true});
       check(shape, {.permuted = true});
       check(shape, {.a_count = 131, .stride = 133, .permuted = true});
+      check({.m = 7, .n = 136, .k = 160, .group_size = 32, .bits = bits, .dtype = dtype},
+            {.a_count = 150});
     }
   }
 }
@@ -213,6 +216,8 @@ MARLIN_TEST(gemm_gates_the_second_half_with_the_first) {
       check(shape, {.with_bias = true, .bias_dtype = dtype, .gated = true});
     }
     check({.m = 3, .n = 128, .bits = 8, .dtype = dtype}, {.permuted = true, .gated = true});
+    check({.m = 3, .n = 384, .with_zeros = true, .dtype = dtype, .packed_scales = true},
+          {.gated = true});
   }
 }
 
@@ -236,6 +241,9 @@ MARLIN_TEST(gemm_gives_the_same_bits_for_every_number_of_threads) {
     const Product product(shape, call, Flush::kEnd);
     expect_same_bits_for_every_number_of_threads(best_kernel(shape), product);
   };
+  const Shape short_groups = {
+      .m = 33, .n = 136, .k = 1056, .group_size = 96, .packed_scales = true};
+  check_best(short_groups, {.with_bias = true});
   check_best(tall, {.permuted = true, .with_bias = true});
   check_best(wide, {.a_count = 200});
   check_best(gated, {.gated = true});

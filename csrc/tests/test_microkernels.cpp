@@ -2,6 +2,8 @@
 // sides. The full cross product of rows, columns, groups, dtypes and bits would be a hundred
 // thousand cases: each sweep varies what meets in one loop of the kernels, and holds the rest.
 
+#include <cstring>
+
 #include "check.h"
 #include "kernels.h"
 
@@ -63,9 +65,36 @@ MARLIN_TEST(every_group_size_and_dtype_matches_the_double_loop) {
   }
 }
 
+// The last stretch is as short as a group, or half of a stretch, and several rows meet it.
+MARLIN_TEST(a_short_last_stretch_matches_the_double_loop) {
+  for (const int64_t k : {32, 64, 96, 160, 224, 288}) {
+    for (const int64_t group_size : {int64_t{32}, k}) {
+      for (const int64_t m : {1, 7, 25}) {
+        check_bits({.m = m, .n = 72, .k = k, .group_size = group_size});
+      }
+    }
+  }
+}
+
+MARLIN_TEST(a_zero_point_in_the_middle_gives_the_bits_of_none) {
+  for (const int64_t group_size : {32, 128}) {
+    Shape shape = {.m = 13, .n = 72, .k = 384, .group_size = group_size};
+    const LinearCase without(shape, Flush::kEnd);
+    shape.with_zeros = true;
+    LinearCase with(shape, Flush::kEnd);
+    with.fill_zeros(8);
+    for (const Kernel& kernel : runnable_kernels(4)) {
+      const std::vector<float> want = multiply(kernel, without, Flush::kEnd);
+      const std::vector<float> got = multiply(kernel, with, Flush::kEnd);
+      expect(std::memcmp(got.data(), want.data(), want.size() * sizeof(float)) == 0,
+             describe(kernel, shape), ": differs from the product without zero points");
+    }
+  }
+}
+
 // More groups than are asked for ahead of time.
 MARLIN_TEST(many_groups_match_the_double_loop) {
-  for (const int64_t group_size : {32, 128}) {
+  for (const int64_t group_size : {32, 96, 128}) {
     check_bits({.m = 2, .n = 136, .k = 20 * group_size, .group_size = group_size});
   }
 }

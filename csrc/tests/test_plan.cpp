@@ -22,7 +22,8 @@ std::string describe(const Problem& p) {
   return " for m " + std::to_string(p.m) + ", n " + std::to_string(p.n) + ", k " +
          std::to_string(p.k) + ", group " + std::to_string(p.group_size) + ", format " +
          std::to_string(static_cast<int>(p.activation)) + ", max_rows " +
-         std::to_string(p.max_rows) + ", threads " + std::to_string(p.threads);
+         std::to_string(p.max_rows) + " or " + std::to_string(p.max_rows_of_several) +
+         ", threads " + std::to_string(p.threads);
 }
 
 void expect_within_limits(const Problem& p) {
@@ -30,23 +31,24 @@ void expect_within_limits(const Problem& p) {
   const auto require = [&p](bool condition, const char* what) {
     if (!condition) expect(false, what, describe(p));
   };
+  require(plan.stretch == (p.activation == Activation::kInt16 ? 64 : 128), "stretch");
   require(plan.segment == 32 || plan.segment == 64 || plan.segment == 128, "segment");
+  require(plan.stretch % plan.segment == 0, "a segment is a part of a stretch");
   require(p.group_size % plan.segment == 0, "a segment lies inside a group");
   require(plan.chunk_rows >= 1 && plan.chunk_rows <= p.m, "chunk_rows");
-  require(plan.rows_per_pass >= 1 && plan.rows_per_pass <= p.max_rows, "rows_per_pass");
+  const int max_rows = plan.segment == plan.stretch ? p.max_rows : p.max_rows_of_several;
+  require(plan.rows_per_pass >= 1 && plan.rows_per_pass <= max_rows, "rows_per_pass");
   require(plan.rows_per_slice >= plan.rows_per_pass, "rows_per_slice");
   require(plan.rows_per_slice % plan.rows_per_pass == 0, "whole passes");
   require(plan.rows_per_slice < plan.chunk_rows + plan.rows_per_pass, "no pass without rows");
-  require(plan.rows_per_sweep >= plan.rows_per_pass, "rows_per_sweep");
-  require(plan.rows_per_sweep % plan.rows_per_pass == 0, "whole passes in a sweep");
   require(plan.workers >= 1 && plan.workers <= p.threads, "workers");
   require(plan.prepare_workers >= 1 && plan.prepare_workers <= plan.workers, "prepare_workers");
-  require(ceil_div(plan.chunk_rows, plan.rows_per_pass) == ceil_div(plan.chunk_rows, p.max_rows),
+  require(ceil_div(plan.chunk_rows, plan.rows_per_pass) == ceil_div(plan.chunk_rows, max_rows),
           "equal passes are as few as full ones");
 }
 
 Problem problem(int64_t m, int64_t n, int64_t k, int threads) {
-  return {m, n, k, 128, Activation::kInt16, 6, threads};
+  return {m, n, k, 128, Activation::kInt16, 6, 3, threads};
 }
 
 }  // namespace
@@ -57,7 +59,10 @@ MARLIN_TEST(plan_covers_all_rows_within_the_limits) {
       for (const int threads : {1, 2, 3, 64}) {
         for (const int64_t n : {8, 64, 72, 4096, 14336}) {
           for (const Activation activation : kActivations) {
-            expect_within_limits({m, n, 4096, 128, activation, max_rows, threads});
+            for (const int64_t group_size : {32, 64, 128}) {
+              expect_within_limits(
+                  {m, n, 4096, group_size, activation, max_rows, (max_rows + 1) / 2, threads});
+            }
           }
         }
       }
@@ -69,7 +74,7 @@ MARLIN_TEST(plan_takes_the_longest_segment_without_loss) {
   for (const Activation activation : kActivations) {
     const int64_t most = activation == Activation::kInt16 ? 64 : 128;
     for (int64_t group_size = 32; group_size <= 4096; group_size += 32) {
-      const Problem p = {5, 256, 2 * group_size, group_size, activation, 12, 2};
+      const Problem p = {5, 256, 2 * group_size, group_size, activation, 12, 6, 2};
       expect_within_limits(p);
       int64_t longest = most;
       while (group_size % longest != 0) longest /= 2;
@@ -82,6 +87,9 @@ MARLIN_TEST(plan_makes_equal_passes) {
   expect(make_plan(problem(7, 4096, 4096, 1)).rows_per_pass == 4, "7 rows are 4 + 3");
   expect(make_plan(problem(16, 4096, 4096, 1)).rows_per_pass == 6, "16 rows are 6 + 6 + 4");
   expect(make_plan(problem(12, 4096, 4096, 1)).rows_per_pass == 6, "12 rows are 6 + 6");
+  Problem several = problem(7, 4096, 4096, 1);
+  several.group_size = 32;
+  expect(make_plan(several).rows_per_pass == 3, "7 rows of short groups are 3 + 3 + 1");
 }
 
 MARLIN_TEST(plan_wakes_no_thread_for_small_work) {
@@ -106,7 +114,7 @@ MARLIN_TEST(plan_bounds_the_panels_in_memory) {
 
 MARLIN_TEST(plan_opens_the_codes_of_one_row_in_registers) {
   for (const Activation activation : kActivations) {
-    expect(!make_plan({1, 4096, 4096, 128, activation, 12, 4}).decode_once, "one row");
+    expect(!make_plan({1, 4096, 4096, 128, activation, 12, 6, 4}).decode_once, "one row");
   }
 }
 
