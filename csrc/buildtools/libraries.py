@@ -55,7 +55,15 @@ _X86_KERNELS = {
     "cpu/path_avx512_bf16.cpp": (*_AVX512, "-mavx512vnni", "-mavx512bf16", *_INTRINSICS),
 }
 
-_ARM_KERNELS: dict[str, tuple[str, ...]] = {}
+# Only the multiplications and additions that say so are fused, since results are equal to the bit.
+# GCC's scheduler moves loads so far ahead that sums are spilled to memory: without it none is.
+# Clang schedules otherwise, and would warn of the flag.
+_NEON = ("-ffp-contract=off", "-fno-schedule-insns", "-Wno-ignored-optimization-argument")
+
+_ARM_KERNELS = {
+    "cpu/path_neon.cpp": _NEON,
+    "cpu/path_neon_dotprod.cpp": ("-march=armv8.2-a+dotprod", *_NEON),
+}
 
 # By what platform.machine() calls the architecture: Linux, then Windows and macOS.
 _KERNELS = {

@@ -2,6 +2,10 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
 #endif
 
 #include <cstdlib>
@@ -25,6 +29,10 @@ constexpr Entry kPaths[] = {
     {&kAvxVnniPath, [](const CpuFeatures& f) { return f.avx_vnni; },
      "AVX2 with FMA, F16C and AVX-VNNI"},
     {&kAvx2Path, [](const CpuFeatures& f) { return f.avx2; }, "AVX2 with FMA and F16C"},
+#elif defined(__aarch64__)
+    {&kNeonDotprodPath, [](const CpuFeatures& f) { return f.neon_dotprod; },
+     "Advanced SIMD with dot products of bytes"},
+    {&kNeonPath, [](const CpuFeatures& f) { return f.neon; }, "Advanced SIMD"},
 #endif
     {&kGenericPath, [](const CpuFeatures&) { return true; }, "nothing"},
 };
@@ -55,6 +63,21 @@ bool has_avx_vnni() {
   constexpr unsigned kAvxVnni = 1u << 4;
   return (read_cpuid(7, 1).eax & kAvxVnni) != 0;
 }
+#elif defined(__aarch64__) && defined(__linux__)
+// The bit of the kernel's AT_HWCAP, whose name older headers lack.
+bool has_dotprod() {
+  constexpr unsigned long kDotProducts = 1ul << 20;
+  return (getauxval(AT_HWCAP) & kDotProducts) != 0;
+}
+#elif defined(__aarch64__) && defined(__APPLE__)
+bool has_dotprod() {
+  int value = 0;
+  size_t bytes = sizeof(value);
+  return sysctlbyname("hw.optional.arm.FEAT_DotProd", &value, &bytes, nullptr, 0) == 0 &&
+         value != 0;
+}
+#elif defined(__aarch64__)
+bool has_dotprod() { return false; }
 #endif
 
 }  // namespace
@@ -71,6 +94,9 @@ CpuFeatures detect_cpu() {
                     __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   features.avx512_vnni = features.avx512 && __builtin_cpu_supports("avx512vnni");
   features.avx512_bf16 = features.avx512_vnni && __builtin_cpu_supports("avx512bf16");
+#elif defined(__aarch64__)
+  features.neon = true;  // a part of the architecture
+  features.neon_dotprod = has_dotprod();
 #endif
   return features;
 }

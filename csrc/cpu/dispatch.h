@@ -15,6 +15,9 @@ struct CpuFeatures {
   bool avx512 = false;       // F, BW, DQ and VL, and an operating system that saves the registers
   bool avx512_vnni = false;  // VNNI on top of those
   bool avx512_bf16 = false;  // BF16 on top of VNNI
+
+  bool neon = false;          // Advanced SIMD
+  bool neon_dotprod = false;  // dot products of bytes on top of it
 };
 
 struct Selection {

@@ -30,7 +30,7 @@ enum class Activation : uint8_t { kBFloat16, kInt16, kInt8 };
 // which share one of the weights.
 struct Panels {
   std::byte* values;  // [ceil(k / 128)][rows], each 128 elements of the format, then
-                      // kPanelPadding; elements beyond k are neither written nor read
+                      // kPanelPadding; elements beyond k are neither written nor used
   int32_t* sums;      // [k / segment][rows]; of the elements, as the format writes them
   float* scales;      // [ceil(k / stretch)][rows]; unused by kBFloat16
   int64_t rows;
@@ -101,6 +101,9 @@ extern const Path kAmxPath;
 extern const Microkernel kAvx512VnniInt16;
 extern const Microkernel kAvx512VnniInt8;
 extern const Microkernel kAvx512BFloat16;
+#elif defined(__aarch64__)
+extern const Path kNeonPath;
+extern const Path kNeonDotprodPath;
 #endif
 
 }  // namespace marlin::cpu
