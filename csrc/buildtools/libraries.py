@@ -41,6 +41,8 @@ TORCH_FREE_SOURCES = (
 )
 
 _AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl")
+_AVX512_BF16 = (*_AVX512, "-mavx512vnni", "-mavx512bf16")
+_AMX = ("-mamx-tile", "-mamx-bf16", "-mamx-int8")
 
 _AVX2 = ("-mavx2", "-mfma", "-mf16c")
 
@@ -52,7 +54,8 @@ _X86_KERNELS = {
     "cpu/path_avx_vnni.cpp": (*_AVX2, "-mavxvnni"),
     "cpu/path_avx512.cpp": (*_AVX512, *_INTRINSICS),
     "cpu/path_avx512_vnni.cpp": (*_AVX512, "-mavx512vnni", *_INTRINSICS),
-    "cpu/path_avx512_bf16.cpp": (*_AVX512, "-mavx512vnni", "-mavx512bf16", *_INTRINSICS),
+    "cpu/path_avx512_bf16.cpp": (*_AVX512_BF16, *_INTRINSICS),
+    "cpu/path_amx.cpp": (*_AVX512_BF16, *_AMX, *_INTRINSICS),
 }
 
 # Only the multiplications and additions that say so are fused, since results are equal to the bit.

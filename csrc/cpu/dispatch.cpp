@@ -2,6 +2,10 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #elif defined(__aarch64__) && defined(__APPLE__)
@@ -22,6 +26,8 @@ struct Entry {
 // Best first.
 constexpr Entry kPaths[] = {
 #if defined(__x86_64__)
+    {&kAmxPath, [](const CpuFeatures& f) { return f.amx_bf16; },
+     "AMX with BF16 and INT8, permitted by Linux"},
     {&kAvx512Bf16Path, [](const CpuFeatures& f) { return f.avx512_bf16; },
      "AVX-512 with VNNI and BF16"},
     {&kAvx512VnniPath, [](const CpuFeatures& f) { return f.avx512_vnni; }, "AVX-512 with VNNI"},
@@ -63,6 +69,31 @@ bool has_avx_vnni() {
   constexpr unsigned kAvxVnni = 1u << 4;
   return (read_cpuid(7, 1).eax & kAvxVnni) != 0;
 }
+
+bool has_all(uint64_t bits, uint64_t wanted) { return (bits & wanted) == wanted; }
+
+// Whether the CPU has AMX with BF16 and INT8, the system saves its registers, and this process may
+// use them.
+bool may_use_amx() {
+#if defined(__linux__)
+  constexpr unsigned kBf16TileInt8 = 1u << 22 | 1u << 24 | 1u << 25;
+  constexpr uint64_t kTileConfig = 1u << 17;
+  constexpr uint64_t kTileData = 1u << 18;
+  if (!has_all(read_cpuid(1, 0).ecx, bit_OSXSAVE)) return false;
+  if (!has_all(read_cpuid(7, 0).edx, kBf16TileInt8)) return false;
+  uint32_t low = 0;
+  uint32_t high = 0;
+  asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  if (!has_all(low, kTileConfig | kTileData)) return false;
+  // The first use of tiles makes what the kernel saves of a thread 8 KiB longer, so it gives them
+  // to those who ask.
+  constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+  constexpr long kTileDataNumber = 18;         // XFEATURE_XTILEDATA
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileDataNumber) == 0;
+#else
+  return false;
+#endif
+}
 #elif defined(__aarch64__) && defined(__linux__)
 // The bit of the kernel's AT_HWCAP, whose name older headers lack.
 bool has_dotprod() {
@@ -94,6 +125,7 @@ CpuFeatures detect_cpu() {
                     __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   features.avx512_vnni = features.avx512 && __builtin_cpu_supports("avx512vnni");
   features.avx512_bf16 = features.avx512_vnni && __builtin_cpu_supports("avx512bf16");
+  features.amx_bf16 = features.avx512_bf16 && may_use_amx();
 #elif defined(__aarch64__)
   features.neon = true;  // a part of the architecture
   features.neon_dotprod = has_dotprod();

@@ -15,6 +15,7 @@ struct CpuFeatures {
   bool avx512 = false;       // F, BW, DQ and VL, and an operating system that saves the registers
   bool avx512_vnni = false;  // VNNI on top of those
   bool avx512_bf16 = false;  // BF16 on top of VNNI
+  bool amx_bf16 = false;     // AMX with BF16 and INT8 on top of that, with the system's permission
 
   bool neon = false;          // Advanced SIMD
   bool neon_dotprod = false;  // dot products of bytes on top of it
@@ -26,6 +27,7 @@ struct Selection {
   bool forced;
 };
 
+// Asks Linux for the use of AMX where the CPU has it: from then on every thread has it.
 CpuFeatures detect_cpu();
 
 // Names of the paths that `features` can run, best first.

@@ -31,6 +31,9 @@ struct BFloat16Format : EqualUnits<Avx512Bf16> {
   static constexpr int32_t zero_word(int zero) {
     return __builtin_bit_cast(int32_t, static_cast<float>(8 - zero));
   }
+  static Sums add_start(Sums sums, __m512i zeros, __m512i row_sum) {
+    return _mm512_fmadd_ps(_mm512_castsi512_ps(zeros), _mm512_castsi512_ps(row_sum), sums);
+  }
   static Sums start(__m512i zeros, __m512i row_sum) {
     return _mm512_mul_ps(_mm512_castsi512_ps(zeros), _mm512_castsi512_ps(row_sum));
   }

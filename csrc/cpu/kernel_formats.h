@@ -40,8 +40,11 @@ struct IntegerSums : EqualUnits<Isa> {
     return static_cast<int32_t>(low | (high << 16));
   }
 
+  static Sums add_start(Sums sums, Sums zeros, Sums row_sum) {
+    return Isa::dot_pairs(sums, zeros, row_sum);
+  }
   static Sums start(Sums zeros, Sums row_sum) {
-    return Isa::dot_pairs(Isa::zero_ints(), zeros, row_sum);
+    return add_start(Isa::zero_ints(), zeros, row_sum);
   }
   static Sums start_at_middle(int middle, const int32_t* row_sum) {
     const int32_t word = zero_word(middle);

@@ -44,8 +44,11 @@ TESTS = (
     "test_special_values.cpp",
     "test_finish.cpp",
     "test_gemm.cpp",
+    "test_amx.cpp",
 )
 
+# What else is compiled for one instruction set: with the flags of which kernel.
+ISA_TESTS = {"tests/amx_on_avx512.cpp": "cpu/path_avx512_bf16.cpp"}
 
 # Without dot products, with them, and with all that qemu knows (bfloat16, int8 matrices, SVE).
 ARM64_CPUS = ("cortex-a72", "neoverse-n1", "max")
@@ -120,8 +123,14 @@ def compile_debug_kernels(build: Build) -> Path:
 
 def kernel_sources(machine: str, command: tuple[str, ...]) -> list[Source]:
     """The files compiled for one instruction set."""
-    flags = kernel_flags(machine)
+    flags = isa_flags(machine)
     return [Source(ROOT / "csrc" / file, (*command, *extra)) for file, extra in flags.items()]
+
+
+def isa_flags(machine: str) -> dict[str, tuple[str, ...]]:
+    """The kernels of `machine` and the checks that are compiled like them."""
+    kernels = kernel_flags(machine)
+    return kernels | {file: kernels[like] for file, like in ISA_TESTS.items() if like in kernels}
 
 
 def symbols_are_own(build: Build, target: Path) -> bool:
@@ -129,7 +138,8 @@ def symbols_are_own(build: Build, target: Path) -> bool:
     if not kernel_flags(build.machine):
         return True
     objects = target.with_suffix(".objects")
-    kernels = [objects / f"cpu-{Path(file).stem}.o" for file in kernel_flags(build.machine)]
+    files = [Path(file) for file in isa_flags(build.machine)]
+    kernels = [objects / f"{file.parent}-{file.stem}.o" for file in files]
     found = shared_code(build.cxx, kernels)
     for line in found:
         print(f"  failed: {line}")

@@ -96,12 +96,25 @@ MARLIN_TEST(avx512_needs_its_features) {
   expect(select_path({}, "avx512").path == nullptr, "avx512 cannot be forced without it");
 }
 
+MARLIN_TEST(amx_needs_its_features) {
+  const CpuFeatures bf16 = {.avx2 = true, .avx512 = true, .avx512_vnni = true, .avx512_bf16 = true};
+  CpuFeatures amx = bf16;
+  amx.amx_bf16 = true;
+  expect(select_path(amx, nullptr).path == &cpu::kAmxPath, "AMX is the best");
+  expect(select_path(amx, "avx512_bf16").path == &cpu::kAvx512Bf16Path, "the next can be forced");
+  const Selection selection = select_path(bf16, "amx_bf16");
+  expect(selection.path == nullptr && selection.forced, "AMX cannot be forced without it");
+  expect(mentions(selection, "`amx_bf16` needs AMX with BF16 and INT8, permitted by Linux"),
+         "got: ", selection.reason);
+}
+
 MARLIN_TEST(a_feature_comes_with_those_below_it) {
   const CpuFeatures here = cpu::detect_cpu();
   expect(here.avx2 || !here.avx_vnni, "AVX-VNNI without AVX2");
   expect(here.avx2 || !here.avx512, "AVX-512 without AVX2");
   expect(here.avx512 || !here.avx512_vnni, "VNNI without AVX-512");
   expect(here.avx512_vnni || !here.avx512_bf16, "BF16 without VNNI");
+  expect(here.avx512_bf16 || !here.amx_bf16, "AMX without BF16");
 }
 #endif
 
