@@ -22,7 +22,7 @@ from marlin.errors import InvalidArgumentError, UnsupportedError
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 BITS = (4, 8)
 INTEGER_FORMATS = ("int16", "int8")
-MULTIPLIES_BFLOAT16 = ops.kernel_info().kernel == "avx512_bf16"
+MULTIPLIES_BFLOAT16 = ops.kernel_info().kernel in ("amx_bf16", "avx512_bf16")
 
 # Of float32 sums, relative to the product; the integers themselves are exact.
 SUM_TOLERANCE = 2e-6
