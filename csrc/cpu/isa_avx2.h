@@ -11,14 +11,15 @@ namespace {
 
 struct Avx2 {
   static constexpr int kLanes = 8;
-  static constexpr int kMaxRows = 6;
-  static constexpr int kMaxRowsOfSeveral = 3;
+  static constexpr int kMaxRows = 5;
+  static constexpr int kMaxRowsOfSeveral = 5;
   using Ints = __m256i;
   using Floats = __m256;
 
-  // 12 sums, with two weights, one unit of activations and one product, fill the 16 registers. One
-  // row opens a weight at a time.
-  static constexpr int vectors_beside(int rows) { return rows == 1 ? 8 : rows == 2 ? 4 : 2; }
+  // 10 sums leave room in the 16 registers for two weights, their mask, one unit of activations and
+  // one product; beside 12, GCC 12 spills some of them. The partial results of several segments
+  // wait in memory while a segment is summed.
+  static constexpr int vectors_beside(int rows) { return rows <= 2 ? 4 : 2; }
 
   // All bits of the lanes 0 .. count - 1.
   static __m256i first(int64_t count) {

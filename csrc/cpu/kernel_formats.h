@@ -3,6 +3,8 @@
 //
 // A format opens a word of codes in `steps(bits)` steps. Each step gives units of 32 bits (two rows
 // of K in 16 bits each, or four in 8), and meets the same rows of the activations: kUnitBytes.
+// A format may have add_part<bits>(sums, part): multiply_add<bits> then sums kPartRows rows of K in
+// a narrower `part`, which starts at zero.
 #pragma once
 
 #include "microkernel.h"

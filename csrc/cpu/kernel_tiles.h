@@ -135,6 +135,31 @@ template <class Isa, class Format, class Source, int rows, int vectors, int step
   }
 }
 
+// Where a walk along K stands.
+struct Cursor {
+  const uint32_t* words;
+  const std::byte* a;  // first row
+  bool prefetches;
+};
+
+// Multiplies `count` words along K, or steps of the strip, and moves on to the next.
+template <class Isa, class Format, class Source, int rows, int vectors>
+[[gnu::always_inline]] inline void multiply_words(int64_t count, Cursor& at,
+                                                  typename Format::Sums (&sums)[rows][vectors]) {
+  for (int64_t i = count; i > 0; --i) {
+    if constexpr (Source::kPrefetches) {
+      if (at.prefetches) prefetch_words(at.words);
+    }
+    multiply_step<Isa, Format, Source, rows, vectors, 0>(at.words, at.a, sums);
+    at.words += Source::kStride;
+    at.a += Source::kSteps * Format::kUnitBytes;
+  }
+}
+
+template <class Format, int bits>
+constexpr bool kSumsParts =
+    requires(typename Format::Sums sums) { Format::template add_part<bits>(sums, sums); };
+
 constexpr int64_t kMaxSegments = kPanelRows / kGroupMultiple;  // of a stretch
 
 // What one pass over one stretch needs, whatever its shape.
@@ -177,16 +202,30 @@ template <class Isa, class Format, class Source, int rows, int vectors>
       for (int v = 0; v < vectors; ++v) sums[r][v] = start;
     }
   }
-  const uint32_t* words = pass.words + segment * pass.count * Source::kStride + c;
-  const std::byte* a = pass.a + segment * pass.count * Source::kSteps * Format::kUnitBytes;
-  const bool prefetches = pass.prefetches && c == 0;
-  for (int64_t i = pass.count; i > 0; --i) {
-    if constexpr (Source::kPrefetches) {
-      if (prefetches) prefetch_words(words);
+  Cursor at = {pass.words + segment * pass.count * Source::kStride + c,
+               pass.a + segment * pass.count * Source::kSteps * Format::kUnitBytes,
+               pass.prefetches && c == 0};
+  if constexpr (kSumsParts<Format, Source::kBits>) {
+    constexpr int64_t kRows = Source::kSteps * (Format::kUnitBytes / Format::kBytes);
+    constexpr int64_t kCount = Format::kPartRows / kRows;
+    for (int64_t left = pass.count; left > 0; left -= kCount) {
+      typename Format::Sums part[rows][vectors];
+      MARLIN_UNROLL
+      for (int r = 0; r < rows; ++r) {
+        MARLIN_UNROLL
+        for (int v = 0; v < vectors; ++v) part[r][v] = Isa::zero_ints();
+      }
+      multiply_words<Isa, Format, Source>(kCount, at, part);
+      MARLIN_UNROLL
+      for (int r = 0; r < rows; ++r) {
+        MARLIN_UNROLL
+        for (int v = 0; v < vectors; ++v) {
+          sums[r][v] = Format::template add_part<Source::kBits>(sums[r][v], part[r][v]);
+        }
+      }
     }
-    multiply_step<Isa, Format, Source, rows, vectors, 0>(words, a, sums);
-    words += Source::kStride;
-    a += Source::kSteps * Format::kUnitBytes;
+  } else {
+    multiply_words<Isa, Format, Source>(pass.count, at, sums);
   }
 }
 

@@ -17,10 +17,12 @@ struct Avx2Plain : Avx2 {
     return sums;
   }
 
+  // With codes of 4 bits the sums are pairs of 16 bits.
   template <int bits>
   static Ints dot_bytes(Ints sums, Ints codes, Ints b) {
-    if constexpr (bits == 4) {  // two products fit 16 bits: 2 * 15 * 127
-      return dot_pairs(sums, _mm256_maddubs_epi16(codes, b), _mm256_set1_epi16(1));
+    if constexpr (bits == 4) {
+      asm("vpaddw %1, %0, %0" : "+x"(sums) : "x"(_mm256_maddubs_epi16(codes, b)));
+      return sums;
     } else {
       const Ints even = _mm256_srai_epi16(_mm256_slli_epi16(b, 8), 8);
       sums = dot_pairs(sums, _mm256_and_si256(codes, _mm256_set1_epi16(0xFF)), even);
@@ -29,8 +31,19 @@ struct Avx2Plain : Avx2 {
   }
 };
 
+// Two instructions per step instead of three. Of 32 rows, 16 meet in a half of a lane:
+// 16 * 15 * 127 = 30480 < 2^15.
+struct Int8 : Int8Format<Avx2Plain> {
+  static constexpr int64_t kPartRows = 32;
+
+  template <int bits>
+    requires(bits == 4)
+  static Sums add_part(Sums sums, Sums part) {
+    return Avx2Plain::dot_pairs(sums, part, _mm256_set1_epi16(1));
+  }
+};
+
 using Int16 = Int16Format<Avx2Plain>;
-using Int8 = Int8Format<Avx2Plain>;
 
 constexpr Microkernel kInt16 = microkernel<Avx2Plain, Int16>(prepare_integers<Avx2Plain, Int16>);
 constexpr Microkernel kInt8 = microkernel<Avx2Plain, Int8>(prepare_integers<Avx2Plain, Int8>);

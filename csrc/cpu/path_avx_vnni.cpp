@@ -11,6 +11,11 @@ namespace marlin::cpu {
 namespace {
 
 struct AvxVnni : Avx2 {
+  // A sum waits about five cycles for its last dot product, so that one row wants eight sums.
+  static constexpr int vectors_beside(int rows) {
+    return rows == 1 ? 8 : Avx2::vectors_beside(rows);
+  }
+
   // NOTE: assembly, as in isa_avx512_vnni.h. The prefix asks for the encoding without AVX-512.
   static Ints dot_pairs(Ints sums, Ints a, Ints b) {
     asm("%{vex%} vpdpwssd %2, %1, %0" : "+x"(sums) : "x"(a), "x"(b));
