@@ -161,8 +161,9 @@ void gemm(const Path& path, Activation activation, const GemmArguments& argument
   if (arguments.m == 0) return;
   const Weights& weights = arguments.weights;
   const Microkernel& kernel = kernel_for_rows(*microkernel_of(path, activation), arguments.m);
-  const Plan plan = make_plan({arguments.m, weights.n, weights.k, weights.group_size, activation,
-                               kernel.max_rows, kernel.max_rows_of_several, threads});
+  const Plan plan =
+      make_plan({arguments.m, weights.n, weights.k, weights.group_size, activation, kernel.max_rows,
+                 kernel.max_rows_of_several, kernel.decode_once_rows, threads});
   const OwnedPanels owned = make_panels(plan, weights.k, activation);
   const int64_t columns = arguments.gated ? weights.n / 2 : weights.n;
   const std::vector<int64_t> runs = cut_runs(ceil_div(columns, kBlockColumns), plan.workers);

@@ -426,9 +426,10 @@ void multiply(const Weights& weights, int64_t block, const Panels& panels, const
 }
 
 template <class Isa, class Format>
-constexpr Microkernel microkernel(decltype(Microkernel::prepare) prepare) {
-  return {Isa::kMaxRows, Isa::kMaxRowsOfSeveral, Format::kOpensBytes, prepare,
-          multiply<Isa, Format>};
+constexpr Microkernel microkernel(decltype(Microkernel::prepare) prepare,
+                                  int64_t decode_once_rows = kNeverDecodeOnce) {
+  return {Isa::kMaxRows, Isa::kMaxRowsOfSeveral, decode_once_rows, Format::kOpensBytes,
+          prepare,       multiply<Isa, Format>};
 }
 
 }  // namespace

@@ -47,10 +47,13 @@ struct RowSlice {
                      // registers for each
 };
 
+inline constexpr int64_t kNeverDecodeOnce = int64_t{1} << 62;
+
 struct Microkernel {
-  int max_rows;             // of a pass, where a stretch is one segment
-  int max_rows_of_several;  // where it is more
-  bool takes_bytes;         // weights of 8 bits, too
+  int max_rows;              // of a pass, where a stretch is one segment
+  int max_rows_of_several;   // where it is more
+  int64_t decode_once_rows;  // of a slice, from which decode_once pays: by bench/tune_plan.py
+  bool takes_bytes;          // weights of 8 bits, too
 
   // Writes row `r` of the panels from k contiguous elements, of any alignment. `bits` are those of
   // the weights.

@@ -46,13 +46,6 @@ int64_t max_chunk_rows(int64_t k, Activation activation) {
   return std::clamp(kPanelBytes / row_bytes, kMinChunkRows, kMaxChunkRows);
 }
 
-// Rows from which it pays to open the codes once: bench/tune_plan.py measures both ways. On Zen 5
-// they are equal from here on, as its vector units have time to spare beside the dot products; a
-// core that shifts and multiplies in the same two ports does 1/8 less in registers at any height.
-int64_t decode_once_rows(Activation activation) {
-  return activation == Activation::kInt8 ? 1 << 30 : 48;
-}
-
 // Below this the kernel of few rows runs, where there is one. Estimated for AMX, where nothing has
 // been measured yet: per 64 bytes of codes, one row costs vectors 4 cycles and tiles 1/4, but tiles
 // first need the codes in memory (8 cycles) and their sums in registers again (1/5 per row). Few
@@ -89,7 +82,7 @@ Plan make_plan(const Problem& problem) {
   const int64_t wanted = plan.workers == 1 ? 1 : plan.workers * kTasksPerThread;
   const int64_t slices = std::clamp<int64_t>(ceil_div(wanted, blocks), 1, passes);
   plan.rows_per_slice = ceil_div(passes, slices) * plan.rows_per_pass;
-  plan.decode_once = plan.rows_per_slice >= decode_once_rows(problem.activation);
+  plan.decode_once = plan.rows_per_slice >= problem.decode_once_rows;
   return plan;
 }
 

@@ -14,9 +14,10 @@ struct Problem {
   int64_t k;
   int64_t group_size;
   Activation activation;
-  int max_rows;             // of the microkernel,
-  int max_rows_of_several;  // likewise
-  int threads;              // that may be used
+  int max_rows;              // of the microkernel,
+  int max_rows_of_several;   // likewise
+  int64_t decode_once_rows;  // likewise
+  int threads;               // that may be used
 };
 
 // The rows are cut into chunks (their panels are held at once), a chunk into slices, a slice into

@@ -80,6 +80,7 @@ Cut cut_of(const Kernel& kernel, const Shape& s) {
                       .activation = kernel.activation,
                       .max_rows = kernel.microkernel->max_rows,
                       .max_rows_of_several = kernel.microkernel->max_rows_of_several,
+                      .decode_once_rows = kernel.microkernel->decode_once_rows,
                       .threads = 1});
   return {plan.stretch, plan.segment};
 }

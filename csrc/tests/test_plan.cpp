@@ -48,7 +48,7 @@ void expect_within_limits(const Problem& p) {
 }
 
 Problem problem(int64_t m, int64_t n, int64_t k, int threads) {
-  return {m, n, k, 128, Activation::kInt16, 6, 3, threads};
+  return {m, n, k, 128, Activation::kInt16, 6, 3, 48, threads};
 }
 
 }  // namespace
@@ -61,7 +61,7 @@ MARLIN_TEST(plan_covers_all_rows_within_the_limits) {
           for (const Activation activation : kActivations) {
             for (const int64_t group_size : {32, 64, 128}) {
               expect_within_limits(
-                  {m, n, 4096, group_size, activation, max_rows, (max_rows + 1) / 2, threads});
+                  {m, n, 4096, group_size, activation, max_rows, (max_rows + 1) / 2, 48, threads});
             }
           }
         }
@@ -74,7 +74,7 @@ MARLIN_TEST(plan_takes_the_longest_segment_without_loss) {
   for (const Activation activation : kActivations) {
     const int64_t most = activation == Activation::kInt16 ? 64 : 128;
     for (int64_t group_size = 32; group_size <= 4096; group_size += 32) {
-      const Problem p = {5, 256, 2 * group_size, group_size, activation, 12, 6, 2};
+      const Problem p = {5, 256, 2 * group_size, group_size, activation, 12, 6, 48, 2};
       expect_within_limits(p);
       int64_t longest = most;
       while (group_size % longest != 0) longest /= 2;
@@ -101,6 +101,12 @@ MARLIN_TEST(plan_wakes_no_thread_for_small_work) {
   expect(make_plan(problem(1, 4096, 4096, 8)).workers == 8, "a 4096 x 4096 row uses all threads");
 }
 
+MARLIN_TEST(plan_opens_codes_once_for_many_rows_of_a_task) {
+  expect(!make_plan(problem(47, 4096, 4096, 1)).decode_once, "47 of 48 rows");
+  expect(make_plan(problem(48, 4096, 4096, 1)).decode_once, "48 of 48 rows");
+  expect(!make_plan(problem(64, 64, 4096, 8)).decode_once, "slices of 64 rows are shorter");
+}
+
 MARLIN_TEST(plan_cuts_rows_only_when_columns_are_too_few) {
   expect(make_plan(problem(512, 4096, 4096, 4)).rows_per_slice >= 512, "64 blocks are enough");
   const Plan narrow = make_plan(problem(512, 64, 4096, 4));
@@ -114,7 +120,7 @@ MARLIN_TEST(plan_bounds_the_panels_in_memory) {
 
 MARLIN_TEST(plan_opens_the_codes_of_one_row_in_registers) {
   for (const Activation activation : kActivations) {
-    expect(!make_plan({1, 4096, 4096, 128, activation, 12, 6, 4}).decode_once, "one row");
+    expect(!make_plan({1, 4096, 4096, 128, activation, 12, 6, 48, 4}).decode_once, "one row");
   }
 }
 
