@@ -116,6 +116,20 @@ MARLIN_TEST(a_feature_comes_with_those_below_it) {
   expect(here.avx512_vnni || !here.avx512_bf16, "BF16 without VNNI");
   expect(here.avx512_bf16 || !here.amx_bf16, "AMX without BF16");
 }
+#elif defined(__aarch64__)
+MARLIN_TEST(dot_products_of_arm64_need_their_feature) {
+  const CpuFeatures plain = {.neon = true};
+  const CpuFeatures dotprod = {.neon = true, .neon_dotprod = true};
+  expect(select_path(plain, nullptr).path == &cpu::kNeonPath, "Advanced SIMD");
+  expect(select_path(dotprod, nullptr).path == &cpu::kNeonDotprodPath, "dot products");
+  expect(available_paths(plain) == Names{"neon", "generic"}, "no dot products");
+  expect(available_paths(dotprod) == Names{"neon_dotprod", "neon", "generic"}, "all");
+  const Selection selection = select_path(plain, "neon_dotprod");
+  expect(selection.path == nullptr && selection.forced, "cannot be forced without them");
+  expect(mentions(selection, "this CPU lacks"), "got: ", selection.reason);
+}
+
+MARLIN_TEST(every_arm64_cpu_has_advanced_simd) { expect(cpu::detect_cpu().neon, "neon"); }
 #endif
 
 // Integer formats are what every path has: callers may ask for them anywhere.
