@@ -117,18 +117,27 @@ template <class Isa, class Format, class Source, int rows, int vectors, int step
 [[gnu::always_inline]] inline void multiply_step(const uint32_t* words, const std::byte* a,
                                                  typename Format::Sums (&sums)[rows][vectors]) {
   if constexpr (step < Source::kSteps) {
-    constexpr int64_t kStride = panel_stride<Format>;
-    typename Format::Opened weight[vectors];
-    MARLIN_UNROLL
-    for (int v = 0; v < vectors; ++v) {
-      weight[v] = Source::template open<step>(words + v * Isa::kLanes);
-    }
-    MARLIN_UNROLL
-    for (int r = 0; r < rows; ++r) {
-      const auto unit = Format::template load_unit<step>(a + r * kStride);
+    if constexpr (rows == 1) {  // needs no weight twice, and may have no register for all of them
+      const auto unit = Format::template load_unit<step>(a);
       MARLIN_UNROLL
       for (int v = 0; v < vectors; ++v) {
-        sums[r][v] = Format::template multiply_add<Source::kBits>(sums[r][v], weight[v], unit);
+        const auto weight = Source::template open<step>(words + v * Isa::kLanes);
+        sums[0][v] = Format::template multiply_add<Source::kBits>(sums[0][v], weight, unit);
+      }
+    } else {
+      constexpr int64_t kStride = panel_stride<Format>;
+      typename Format::Opened weight[vectors];
+      MARLIN_UNROLL
+      for (int v = 0; v < vectors; ++v) {
+        weight[v] = Source::template open<step>(words + v * Isa::kLanes);
+      }
+      MARLIN_UNROLL
+      for (int r = 0; r < rows; ++r) {
+        const auto unit = Format::template load_unit<step>(a + r * kStride);
+        MARLIN_UNROLL
+        for (int v = 0; v < vectors; ++v) {
+          sums[r][v] = Format::template multiply_add<Source::kBits>(sums[r][v], weight[v], unit);
+        }
       }
     }
     multiply_step<Isa, Format, Source, rows, vectors, step + 1>(words, a, sums);
