@@ -4,6 +4,7 @@
 #include "../cpu/isa_avx512_bf16.h"
 #include "../cpu/isa_avx512_vnni.h"
 #include "../cpu/kernel_amx.h"
+#include "../cpu/kernel_finish.h"
 #include "../cpu/kernel_formats.h"
 #include "emulated_tiles.h"
 
@@ -21,6 +22,6 @@ constexpr cpu::Microkernel kInt8 = cpu::microkernel_on_tiles<EmulatedTiles, cpu:
 }  // namespace
 
 const cpu::Path kEmulatedAmxOnAvx512 = {"emulated_amx_on_avx512", &kBFloat16, nullptr, &kInt8,
-                                        nullptr};
+                                        cpu::finish<cpu::Avx512Vnni>};
 
 }  // namespace marlin::test

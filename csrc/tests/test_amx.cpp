@@ -7,11 +7,14 @@
 #include <cmath>
 #include <cstring>
 #include <random>
+#include <thread>
 
 #include "../common/float_bits.h"
 #include "../cpu/dispatch.h"
+#include "../cpu/gemm.h"
 #include "../cpu/isa_generic.h"
 #include "../cpu/kernel_amx.h"
+#include "../cpu/kernel_finish.h"
 #include "../cpu/plan.h"
 #include "check.h"
 #include "emulated_tiles.h"
@@ -75,7 +78,7 @@ constexpr cpu::Microkernel kBFloat16 =
     cpu::microkernel_on_tiles<EmulatedTiles, Generic, PortableBFloat16>(prepare_bfloat16, nullptr);
 constexpr cpu::Microkernel kInt8 = cpu::microkernel_on_tiles<EmulatedTiles, Generic, PortableInt8>(
     cpu::prepare_integers<Generic, PortableInt8>, nullptr);
-constexpr cpu::Path kPortable = {"emulated_amx", &kBFloat16, nullptr, &kInt8, nullptr};
+constexpr cpu::Path kPortable = {"emulated_amx", &kBFloat16, nullptr, &kInt8, cpu::finish<Generic>};
 
 std::vector<Kernel> emulated_kernels(int bits) {
   std::vector<const cpu::Path*> paths = {&kPortable};
@@ -164,6 +167,32 @@ void check_bits(Shape shape) {
   check(shape);
   shape.with_zeros = true;
   check(shape);
+}
+
+void with_threads(int64_t count, const std::function<void(int64_t, int64_t)>& body) {
+  std::vector<std::thread> threads;
+  for (int64_t i = 0; i < count; ++i) threads.emplace_back([&body, i] { body(i, i + 1); });
+  for (std::thread& thread : threads) thread.join();
+}
+
+// The whole product, [m][n] in float32.
+std::vector<float> run_gemm(const Kernel& kernel, const LinearCase& linear, int threads) {
+  const Shape& s = linear.shape();
+  std::vector<float> out(static_cast<size_t>(s.m * s.n));
+  cpu::gemm(*kernel.path, kernel.activation,
+            {.a = linear.row(0),
+             .dtype = s.dtype,
+             .m = s.m,
+             .a_count = s.k,
+             .a_row_stride = s.k,
+             .perm = nullptr,
+             .weights = linear.weights(),
+             .bias = nullptr,
+             .bias_dtype = Dtype::kFloat32,
+             .gated = false,
+             .out = out.data()},
+            threads, with_threads);
+  return out;
 }
 
 // A tile of any shape, and what it holds as the manual's pseudo-code names it.
@@ -365,6 +394,22 @@ MARLIN_TEST(a_row_of_tiles_depends_on_no_slice_and_no_pass) {
         for (const int64_t count : {1, 15, 16, 17, 33}) {
           if (first + count <= 41) expect_same({first, count, 32, false});
         }
+      }
+    }
+  }
+}
+
+// 300 rows are two chunks, and two blocks of columns are cut by rows.
+MARLIN_TEST(gemm_on_tiles_gives_the_same_bits_for_every_number_of_threads) {
+  for (const int64_t m : {1, 40, 300}) {
+    const LinearCase linear({.m = m, .n = 72, .k = 256, .group_size = 32, .with_zeros = true},
+                            Flush::kEnd);
+    for (const Kernel& kernel : emulated_kernels(4)) {
+      const std::vector<float> want = multiply(kernel, linear, Flush::kEnd);
+      for (const int threads : {1, 2, 5}) {
+        expect_equal(run_gemm(kernel, linear, threads), want,
+                     describe(kernel, linear.shape()) + ": " + std::to_string(threads) +
+                         " threads differ from one call");
       }
     }
   }
