@@ -7,59 +7,75 @@
 namespace marlin::cpu {
 namespace {
 
-// Moves nibbles 0, 2, 4, 6 of a word to nibbles 0, 1, 2, 3: each step halves the gaps.
-uint32_t gather_even_nibbles(uint32_t word) {
-  word &= 0x0F0F0F0Fu;
-  word = (word | (word >> 4)) & 0x00FF00FFu;
-  return (word | (word >> 8)) & 0x0000FFFFu;
+// Plain rows are walked in tiles, so that a page of one serves all blocks of a task before the
+// next is opened, and the words of the next tile are fetched meanwhile: rows are pages apart, and
+// no hardware prefetcher follows. Measured, 4096 x 4096 codes of 4 bits out of memory, one thread:
+// 25 GB/s without tiles, 26 with tiles of 16 x 16, 33 with the prefetches (memcpy: 40).
+constexpr int64_t kTileRows = 16;
+constexpr int64_t kTileBlocks = 16;  // 4 KiB of a plain row
+constexpr int64_t kLineWords = 16;
+
+// The swaps are their own inverses. 4 bits, nibbles from the lowest:
+//   plain                    0 1 2 3  4 5 6 7
+//   middle nibbles swapped   0 2 1 3  4 6 5 7
+//   then the middle bytes    0 2 4 6  1 3 5 7, which is packed.
+inline uint32_t swap_middle_nibbles(uint32_t word) {
+  const uint32_t change = (word ^ (word >> 4)) & 0x00F000F0u;
+  return word ^ change ^ (change << 4);
 }
 
-uint32_t spread_to_even_nibbles(uint32_t half) {
-  half = (half | (half << 8)) & 0x00FF00FFu;
-  return (half | (half << 4)) & 0x0F0F0F0Fu;
+inline uint32_t swap_middle_bytes(uint32_t word) {
+  const uint32_t change = (word ^ (word >> 8)) & 0x0000FF00u;
+  return word ^ change ^ (change << 8);
 }
 
 template <int bits>
-uint32_t pack_word(uint32_t plain);
+uint32_t pack_word(uint32_t plain) {
+  return swap_middle_bytes(bits == 4 ? swap_middle_nibbles(plain) : plain);
+}
+
 template <int bits>
-uint32_t unpack_word(uint32_t packed);
-
-// Bytes 1 and 2 change places.
-template <>
-uint32_t pack_word<8>(uint32_t plain) {
-  return (plain & 0xFF0000FFu) | ((plain & 0x0000FF00u) << 8) | ((plain & 0x00FF0000u) >> 8);
+uint32_t unpack_word(uint32_t packed) {
+  const uint32_t word = swap_middle_bytes(packed);
+  return bits == 4 ? swap_middle_nibbles(word) : word;
 }
 
-template <>
-uint32_t unpack_word<8>(uint32_t packed) {
-  return pack_word<8>(packed);
-}
-
-template <>
-uint32_t pack_word<4>(uint32_t plain) {
-  return gather_even_nibbles(plain) | (gather_even_nibbles(plain >> 4) << 16);
-}
-
-template <>
-uint32_t unpack_word<4>(uint32_t packed) {
-  return spread_to_even_nibbles(packed & 0xFFFFu) | (spread_to_even_nibbles(packed >> 16) << 4);
+// The words of one row in one block. A whole block has a constant number of columns: vectors.
+template <uint32_t convert(uint32_t)>
+void convert_columns(const uint32_t* from, int64_t columns, uint32_t* to) {
+  if (columns == kBlockColumns) {
+    for (int64_t c = 0; c < kBlockColumns; ++c) to[c] = convert(from[c]);
+  } else {
+    for (int64_t c = 0; c < columns; ++c) to[c] = convert(from[c]);
+  }
 }
 
 template <int bits>
 void pack_words(const uint32_t* plain, int64_t n, int64_t word_rows, int64_t first_block,
                 int64_t last_block, uint32_t* packed) {
-  for (int64_t block = first_block; block < last_block; ++block) {
+  const auto pack_row = [&](int64_t block, int64_t r) {
     const int64_t first = block * kBlockColumns;
     const int64_t columns = std::min(kBlockColumns, n - first);
-    for (int64_t r = 0; r < word_rows; ++r) {
-      const uint32_t* from = plain + r * n + first;
-      uint32_t* to = packed + (block * word_rows + r) * kBlockColumns;
-      for (int64_t c = 0; c < columns; ++c) to[c] = pack_word<bits>(from[c]);
-      std::fill(to + columns, to + kBlockColumns, 0u);
+    const uint32_t* from = plain + r * n + first;
+    const uint32_t* ahead = from + std::min(kTileRows, word_rows - 1 - r) * n;
+    for (int64_t c = 0; c < columns; c += kLineWords) __builtin_prefetch(ahead + c);
+    uint32_t* to = packed + (block * word_rows + r) * kBlockColumns;
+    convert_columns<pack_word<bits>>(from, columns, to);
+    std::fill(to + columns, to + kBlockColumns, 0u);
+  };
+  for (int64_t tile = first_block; tile < last_block; tile += kTileBlocks) {
+    const int64_t tile_end = std::min(tile + kTileBlocks, last_block);
+    for (int64_t row = 0; row < word_rows; row += kTileRows) {
+      const int64_t row_end = std::min(row + kTileRows, word_rows);
+      for (int64_t block = tile; block < tile_end; ++block) {
+        for (int64_t r = row; r < row_end; ++r) pack_row(block, r);
+      }
     }
   }
 }
 
+// Block after block: tiles gain nothing where the plain rows are written (31 GB/s with, 33
+// without).
 template <int bits>
 void unpack_words(const uint32_t* packed, int64_t n, int64_t word_rows, int64_t first_block,
                   int64_t last_block, uint32_t* plain) {
@@ -69,7 +85,12 @@ void unpack_words(const uint32_t* packed, int64_t n, int64_t word_rows, int64_t 
     for (int64_t r = 0; r < word_rows; ++r) {
       const uint32_t* from = packed + (block * word_rows + r) * kBlockColumns;
       uint32_t* to = plain + r * n + first;
-      for (int64_t c = 0; c < columns; ++c) to[c] = unpack_word<bits>(from[c]);
+      const int64_t rows_ahead = std::min(kTileRows, word_rows - 1 - r);
+      for (int64_t c = 0; c < columns; c += kLineWords) {
+        __builtin_prefetch(from + rows_ahead * kBlockColumns + c);
+        __builtin_prefetch(to + rows_ahead * n + c, 1);
+      }
+      convert_columns<unpack_word<bits>>(from, columns, to);
     }
   }
 }
