@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace marlin::cpu {
 
@@ -24,6 +25,10 @@ Tensor gemm(const Tensor& a, const Tensor& qweight, const Tensor& scales,
 // back.
 Tensor repack(const Tensor& qweight, int64_t size_n, int64_t size_k, int64_t bits);
 Tensor unpack(const Tensor& qweight, int64_t size_n, int64_t size_k, int64_t bits);
+
+// Packed tensors of one dtype and one K, (blocks, rows, columns), one after the other: codes,
+// scales or zeros of columns side by side.
+Tensor join(const std::vector<Tensor>& parts);
 
 // Packed weights as (size_n, size_k) in the dtype of the scales.
 Tensor dequantize(const Tensor& qweight, const Tensor& scales, std::optional<Tensor> qzeros,

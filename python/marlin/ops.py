@@ -7,10 +7,12 @@ defines the plain and the packed layout.
 from __future__ import annotations
 
 import re
-from typing import NoReturn, Protocol
+from collections.abc import Sequence
+from typing import Any, NoReturn, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from marlin.errors import (
     InternalError,
@@ -22,7 +24,17 @@ from marlin.errors import (
 from marlin.kernel_info import KernelInfo, kernel_info
 from marlin.library import is_loaded, require_library, unsupported_device
 
-__all__ = ["KernelInfo", "dequantize", "gemm", "kernel_info", "repack", "unpack"]
+__all__ = [
+    "KernelInfo",
+    "dequantize",
+    "gemm",
+    "join",
+    "kernel_info",
+    "pack_groups",
+    "repack",
+    "unpack",
+    "unpack_groups",
+]
 
 _BLOCK_COLUMNS = 64
 _WORD_BITS = 32
@@ -54,9 +66,10 @@ def gemm(
     Args:
         a: (..., k) float16, bfloat16 or float32, k <= K; missing columns count as zero.
         qweight: int32, packed by `repack`, with the same `bits`, for the device of `a`.
-        scales: (G, N) float16, bfloat16 or float32.
-        qzeros: (G, N / 8) int32, or None: symmetric, every zero point is 2^(bits - 1). None with
-            8 bits.
+        scales: float16, bfloat16 or float32, packed by `pack_groups` or plain, (G, N): slower, as
+            each group of a block of columns then lies on a page of its own.
+        qzeros: int32, packed as the scales are or plain, (G, N / 8), or None: symmetric, every
+            zero point is 2^(bits - 1). None with 8 bits.
         bias: (N,) float16, bfloat16 or float32, or None.
         size_n: N, a multiple of 8.
         size_k: K, a multiple of 32 and of group_size.
@@ -116,6 +129,37 @@ def unpack(qweight: Tensor, size_n: int, size_k: int, bits: int = 4) -> Tensor:
     return _call("unpack", qweight, size_n, size_k, bits)
 
 
+def join(parts: Sequence[Tensor]) -> Tensor:
+    """Packed tensors of one K and one dtype, (blocks, rows, columns), one after the other.
+
+    What `torch.cat` gives along the first dimension, in memory as `repack` allocates it: in huge
+    pages where the system grants them. Not differentiable. Raises the errors of `gemm`.
+    """
+    if not parts:
+        raise InvalidArgumentError("`parts`: expected at least one tensor, got none")
+    return _call("join", list(parts))
+
+
+def pack_groups(plain: Tensor, size_n: int) -> Tensor:
+    """Packs plain scales (G, N), or zero points (G, N / 8), into new memory.
+
+    Returns (ceil(N / 64), G, 64) or (ceil(N / 64), G, 8): what belongs to the columns of a block
+    of `repack` stands together. Padding is zero. Not an operator; any device.
+    """
+    groups, width = plain.shape
+    blocks = -(-size_n // _BLOCK_COLUMNS)
+    columns = _BLOCK_COLUMNS * width // size_n
+    padded = functional.pad(plain, (0, blocks * columns - width))
+    return padded.reshape(groups, blocks, columns).transpose(0, 1).contiguous()
+
+
+def unpack_groups(packed: Tensor, size_n: int) -> Tensor:
+    """Plain scales (G, N) or zero points (G, N / 8) in new memory: the inverse of `pack_groups`."""
+    _, groups, columns = packed.shape
+    rows = packed.transpose(0, 1).clone(memory_format=torch.contiguous_format)
+    return rows.view(groups, -1)[:, : columns * size_n // _BLOCK_COLUMNS].contiguous()
+
+
 def dequantize(
     qweight: Tensor,
     scales: Tensor,
@@ -133,7 +177,10 @@ def dequantize(
     return _call("dequantize", qweight, scales, qzeros, size_n, size_k, group_size, bits)
 
 
-def _call(name: str, *arguments: Tensor | int | str | None) -> Tensor:
+_Argument = Tensor | list[Tensor] | int | str | None
+
+
+def _call(name: str, *arguments: _Argument) -> Tensor:
     require_library()
     op = getattr(torch.ops.marlin, name).default
     if torch.compiler.is_compiling():
@@ -149,7 +196,7 @@ def _call(name: str, *arguments: Tensor | int | str | None) -> Tensor:
 
 
 def _raise_typed(
-    name: str, arguments: tuple[Tensor | int | str | None, ...], error: RuntimeError | TypeError
+    name: str, arguments: tuple[_Argument, ...], error: RuntimeError | TypeError
 ) -> NoReturn:
     """Raises the typed error for one that came out of `torch.ops.marlin.<name>`."""
     native = _NATIVE_ERROR.search(str(error))
@@ -161,18 +208,26 @@ def _raise_typed(
     tensors: dict[str, Tensor] = {}
     for parameter, value in zip(schema.arguments, arguments, strict=True):
         kind = str(parameter.type)
-        if isinstance(value, Tensor):
-            tensors[parameter.name] = value
         expected = {"int": int, "str": str}.get(kind, Tensor)
-        allowed = isinstance(value, expected) or (value is None and kind.startswith("Optional"))
-        if not allowed:
-            raise InvalidArgumentError(
-                f"`{parameter.name}`: expected {kind}, got {type(value).__name__}"
-            ) from error
+        items: dict[str, Any] = {parameter.name: value}
+        if kind == "List[Tensor]" and isinstance(value, list):
+            kind, items = "Tensor", _numbered(parameter.name, value)
+        for item, held in items.items():
+            if isinstance(held, Tensor):
+                tensors[item] = held
+            allowed = isinstance(held, expected) or (held is None and kind.startswith("Optional"))
+            if not allowed:
+                raise InvalidArgumentError(
+                    f"`{item}`: expected {kind}, got {type(held).__name__}"
+                ) from error
     _require_one_device(**tensors)
     if isinstance(error, NotImplementedError):
         raise unsupported_device(next(iter(tensors.values())).device.type) from error
     raise error
+
+
+def _numbered(name: str, tensors: list[Tensor]) -> dict[str, Tensor]:
+    return {f"{name}[{at}]": tensor for at, tensor in enumerate(tensors)}
 
 
 def _require_one_device(**tensors: Tensor | None) -> None:
@@ -207,6 +262,12 @@ def _fake_repack(qweight: Tensor, size_n: int, size_k: int, bits: int) -> Tensor
 
 def _fake_unpack(qweight: Tensor, size_n: int, size_k: int, bits: int) -> Tensor:
     return qweight.new_empty((size_k * bits // _WORD_BITS, size_n))
+
+
+def _fake_join(parts: list[Tensor]) -> Tensor:
+    _require_one_device(**_numbered("parts", parts))
+    first = parts[0]
+    return first.new_empty((sum(part.shape[0] for part in parts), *first.shape[1:]))
 
 
 def _fake_dequantize(
@@ -284,6 +345,7 @@ def _register() -> None:
     torch.library.register_fake("marlin::gemm", _fake_gemm)
     torch.library.register_fake("marlin::repack", _fake_repack)
     torch.library.register_fake("marlin::unpack", _fake_unpack)
+    torch.library.register_fake("marlin::join", _fake_join)
     torch.library.register_fake("marlin::dequantize", _fake_dequantize)
     torch.library.register_autograd(
         "marlin::gemm", _backward_gemm, setup_context=_setup_gemm_context

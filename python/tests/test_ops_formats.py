@@ -281,6 +281,35 @@ def test_the_first_half_of_the_columns_gates_the_other(
     assert relative_error(got, functional.silu(gate) * other) < 1e-4 + torch.finfo(dtype).eps
 
 
+@pytest.mark.parametrize("activation", ["auto", *INTEGER_FORMATS])
+@pytest.mark.parametrize("with_zeros", [False, True], ids=["symmetric", "zeros"])
+@pytest.mark.parametrize("size_n", [64, 72, 200])
+def test_packed_scales_give_the_bits_of_plain_ones(
+    size_n: int, with_zeros: bool, activation: str
+) -> None:
+    linear = make_linear(size_n, 192, 32, with_zeros=with_zeros, with_perm=True)
+    packed = packed_groups(linear)
+    for m in (1, 5, 40):
+        a = torch.randn(m, 192)
+        assert torch.equal(
+            packed.gemm(a, activation=activation), linear.gemm(a, activation=activation)
+        )
+    sizes = (size_n, 192, 32)
+    assert torch.equal(
+        ops.dequantize(packed.packed, packed.scales, packed.qzeros, *sizes),
+        ops.dequantize(linear.packed, linear.scales, linear.qzeros, *sizes),
+    )
+    a = torch.randn(2, 192, requires_grad=True)
+    grads = [torch.autograd.grad(each.gemm(a).sum(), a) for each in (packed, linear)]
+    assert torch.equal(grads[0][0], grads[1][0])
+
+
+def packed_groups(linear: Linear) -> Linear:
+    """The same with packed scales and zero points."""
+    qzeros = None if linear.qzeros is None else ops.pack_groups(linear.qzeros, linear.size_n)
+    return linear._replace(scales=ops.pack_groups(linear.scales, linear.size_n), qzeros=qzeros)
+
+
 # The dispatcher
 
 
@@ -301,6 +330,12 @@ def opcheck_samples() -> Iterator[tuple[str, tuple[object, ...]]]:
         yield "unpack", (linear.packed, 72, 64, bits)
         yield "dequantize", (linear.packed, linear.scales, linear.qzeros, 72, 64, 32, bits)
         yield "dequantize", (linear.packed, linear.scales.float(), None, 72, 64, 32, bits)
+        packed = packed_groups(linear)
+        weights = (packed.packed, packed.scales, packed.qzeros)
+        yield "dequantize", (*weights, 72, 64, 32, bits)
+        a = torch.randn(3, 64, requires_grad=True)
+        yield "gemm", (a, *weights, None, None, 72, 64, 32, bits, "auto", "none")
+        yield "join", ([linear.packed, linear.packed],)
 
 
 @pytest.mark.parametrize(
