@@ -72,7 +72,7 @@ def product_errors() -> None:
         for group_size in SHOWN_GROUPS:
             layer = linear_class(bits).from_linear(linear, group_size)
             plain = layer.plain_qweight()
-            weight = dequantize(plain, layer.scales, None, group_size, bits=bits).double()
+            weight = dequantize(plain, layer.plain_scales(), None, group_size, bits=bits).double()
             for activation in ACTIVATIONS:
                 try:
                     layer.activation = activation

@@ -276,8 +276,9 @@ def _packed(B: Tensor, s: Tensor, size_n: int, size_k: int) -> _Converted:
         known = _converted.get(id(B))
         if known is not None and known.stamps == stamps:
             return known
-    scales = marlin_scales_to_plain(s)
-    check_scales(scales)
+    plain_scales = marlin_scales_to_plain(s)
+    check_scales(plain_scales)
+    scales = ops.pack_groups(plain_scales, size_n)
     qweight = ops.repack(marlin_to_plain(B), size_n, size_k)
     if not keep:
         return _Converted((), qweight, scales)

@@ -224,9 +224,9 @@ class _Joint:
         """Puts the weights of `layers` side by side, and slices in their places."""
         # An inference tensor could not be loaded into later.
         with torch.inference_mode(False), torch.no_grad():
-            qweight = _side_by_side("qweight", layers, dim=0)
-            scales = _side_by_side("scales", layers, dim=1)
-            qzeros = None if layers[0].symmetric else _side_by_side("qzeros", layers, dim=1)
+            qweight = _side_by_side("qweight", layers)
+            scales = _side_by_side("scales", layers)
+            qzeros = None if layers[0].symmetric else _side_by_side("qzeros", layers)
             biases: tuple[Tensor, ...] = ()
             if any(layer.bias is not None for layer in layers):
                 biases = tuple(
@@ -310,15 +310,6 @@ class JoinedLinear(QuantizedLinear):
         super()._apply(fn, recurse)
         self._drop_unless_held()
         return self
-
-    def _save_to_state_dict(
-        self, destination: dict[str, Any], prefix: str, keep_vars: bool
-    ) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        # Formats refuse tensors with gaps, and tensors that share memory.
-        for name in ("scales", "qzeros"):
-            if prefix + name in destination:
-                destination[prefix + name] = destination[prefix + name].contiguous()
 
     def _load_from_state_dict(self, *args: Any) -> None:  # noqa: ANN401  # as the base has them
         super()._load_from_state_dict(*args)
@@ -471,10 +462,10 @@ def _empty_fused(kind: type[_Fused], base: type[nn.Module]) -> _Fused:
     return made.__new__(made)
 
 
-def _side_by_side(name: str, layers: Sequence[QuantizedLinear], dim: int) -> Tensor:
+def _side_by_side(name: str, layers: Sequence[QuantizedLinear]) -> Tensor:
     tensors = [getattr(layer, name) for layer in layers]
-    whole = torch.cat(tensors, dim)
-    parts: Sequence[Tensor] = torch.split(whole, [tensor.shape[dim] for tensor in tensors], dim)
+    whole = ops.join(tensors)
+    parts: Sequence[Tensor] = torch.split(whole, [tensor.shape[0] for tensor in tensors])
     for layer, part in zip(layers, parts, strict=True):
         layer._buffers[name] = part.detach()
     return whole

@@ -44,18 +44,25 @@ class Slot:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Its shape in a checkpoint: that of the plain layout for packed codes."""
-        return self._packed_by.plain_shape if self._packed_by else tuple(self.tensor.shape)
+        """Its shape in a checkpoint: that of the plain layout for packed tensors."""
+        module = self._packed_by
+        return module.plain_shapes[self._attribute] if module else tuple(self.tensor.shape)
 
     def checkpoint_tensor(self) -> Tensor:
-        """The tensor as a checkpoint holds it; packed codes are unpacked into new memory."""
-        return self._packed_by.plain_qweight() if self._packed_by else self.tensor
+        """The tensor as a checkpoint holds it; packed ones are unpacked into new memory."""
+        module = self._packed_by
+        return module.plain_tensor(self._attribute) if module else self.tensor
+
+    @property
+    def _attribute(self) -> str:
+        return self.places[0].attribute
 
     @property
     def _packed_by(self) -> PackedWeight | None:
-        place = self.places[0]
-        packed = isinstance(place.module, PackedWeight) and place.attribute == "qweight"
-        return place.module if packed else None  # type: ignore[return-value]
+        module = self.places[0].module
+        if isinstance(module, PackedWeight) and self._attribute in module.plain_shapes:
+            return module
+        return None
 
 
 def slots_of(model: nn.Module, replaced: Mapping[nn.Module, nn.Module] | None = None) -> list[Slot]:

@@ -75,17 +75,16 @@ class PackedWeight(nn.Module):
         self.out_features = out_features
         self.group_size = group_size
         self.symmetric = symmetric
-        scales_shape = (self.num_groups, self.size_n)
-        zeros_shape = (self.num_groups, self.size_n // ZEROS_PER_WORD)
+        shapes = self.plain_shapes
         word = zero_word(self.bits)
-        qweight = torch.full(self.plain_shape, word, dtype=torch.int32, device=device)
-        scales = torch.full(scales_shape, EMPTY_SCALE, dtype=dtype, device=device)
-        qzeros = None if symmetric else qweight.new_full(zeros_shape, word)
+        qweight = torch.full(shapes["qweight"], word, dtype=torch.int32, device=device)
+        scales = torch.full(shapes["scales"], EMPTY_SCALE, dtype=dtype, device=device)
+        qzeros = None if symmetric else qweight.new_full(shapes["qzeros"], word)
         self.register_buffer("g_idx", None)
         self.register_buffer("perm", None, persistent=False)
-        self.register_buffer("qweight", self._pack(qweight))
-        self.register_buffer("scales", scales)
-        self.register_buffer("qzeros", qzeros)
+        self.register_buffer("qweight", self._pack("qweight", qweight))
+        self.register_buffer("scales", self._pack("scales", scales))
+        self.register_buffer("qzeros", None if qzeros is None else self._pack("qzeros", qzeros))
 
     @property
     def size_k(self) -> int:
@@ -103,14 +102,20 @@ class PackedWeight(nn.Module):
         return self.size_k // group_rows(self.size_k, self.group_size)
 
     @property
-    def plain_shape(self) -> tuple[int, int]:
-        """(K * bits / 32, N), the shape of `qweight` in a state dict."""
-        return self.size_k // codes_per_word(self.bits), self.size_n
+    def plain_shapes(self) -> dict[str, tuple[int, int]]:
+        """Name -> shape in a state dict, of each tensor that is packed."""
+        shapes = {
+            "qweight": (self.size_k // codes_per_word(self.bits), self.size_n),
+            "scales": (self.num_groups, self.size_n),
+        }
+        if not self.symmetric:
+            shapes["qzeros"] = (self.num_groups, self.size_n // ZEROS_PER_WORD)
+        return shapes
 
     @property
     def is_packed(self) -> bool:
         """Whether `qweight` has the packed layout of a device, rather than the plain one."""
-        return self.qweight.shape != self.plain_shape
+        return _is_packed(self.qweight)
 
     @property
     def weight_bytes(self) -> int:
@@ -125,8 +130,32 @@ class PackedWeight(nn.Module):
         plain = ops.unpack(self.qweight, self.size_n, self.size_k, self.bits)
         return plain if self.perm is None else unsort_rows(plain, self.perm, self.bits)
 
-    def _pack(self, qweight: Tensor) -> Tensor:
-        """`qweight` for its device, from the plain layout; sets `perm` to go with it."""
+    def plain_scales(self) -> Tensor:
+        """`scales` in the plain layout, (G, N)."""
+        return self._unpack_groups(self.scales)
+
+    def plain_qzeros(self) -> Tensor | None:
+        """`qzeros` in the plain layout, (G, N / 8); None when symmetric."""
+        return None if self.qzeros is None else self._unpack_groups(self.qzeros)
+
+    def plain_tensor(self, name: str) -> Tensor:
+        """The plain form of `name`, one of `plain_shapes`: what a state dict holds."""
+        of = {
+            "qweight": self.plain_qweight,
+            "scales": self.plain_scales,
+            "qzeros": self.plain_qzeros,
+        }
+        plain = of[name]()
+        assert plain is not None
+        return plain
+
+    def _pack(self, name: str, plain: Tensor) -> Tensor:
+        """A tensor of `plain_shapes` as its device holds it; `qweight` sets `perm`, too."""
+        if name == "qweight":
+            return self._pack_qweight(plain)
+        return ops.pack_groups(plain, self.size_n) if plain.device.type == "cpu" else plain
+
+    def _pack_qweight(self, qweight: Tensor) -> Tensor:
         self.perm = None
         # A g_idx on meta is still to come, and the codes wait for it: transformers 4 brings the
         # tensors of a layer one by one.
@@ -137,25 +166,30 @@ class PackedWeight(nn.Module):
             qweight = sort_rows(qweight, self.perm, self.bits)
         return ops.repack(qweight, self.size_n, self.size_k, self.bits)
 
+    def _unpack_groups(self, tensor: Tensor) -> Tensor:
+        return ops.unpack_groups(tensor, self.size_n) if _is_packed(tensor) else tensor
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         before = self.qweight.device
         after = fn(torch.empty(0, dtype=torch.int32, device=before)).device
         # Each type of device has a packed layout of its own.
         moves = after.type != before.type
-        if moves:
-            self.qweight = self.plain_qweight()
+        packed = list(self.plain_shapes) if moves else []
+        for name in packed:
+            setattr(self, name, self.plain_tensor(name))
         try:
             super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         finally:
-            if moves:
-                self.qweight = self._pack(self.qweight)
+            for name in packed:
+                setattr(self, name, self._pack(name, getattr(self, name)))
         return self
 
     def _save_to_state_dict(
         self, destination: dict[str, Any], prefix: str, keep_vars: bool
     ) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        destination[prefix + "qweight"] = self.plain_qweight()
+        for name in self.plain_shapes:
+            destination[prefix + name] = self.plain_tensor(name)
 
     def _load_from_state_dict(
         self,
@@ -174,7 +208,7 @@ class PackedWeight(nn.Module):
             error_msgs.append(str(err))
             return
         super()._load_from_state_dict(
-            self._take_codes(state_dict, prefix, assign),
+            self._take_plain(state_dict, prefix, assign),
             prefix,
             local_metadata,
             strict,
@@ -183,34 +217,29 @@ class PackedWeight(nn.Module):
             error_msgs,
         )
 
-    def _take_codes(self, state_dict: dict[str, Any], prefix: str, assign: bool) -> dict[str, Any]:
-        """`state_dict` with the codes as the module holds them; makes room for what arrives."""
-        qweight = state_dict.get(prefix + "qweight")
-        if not isinstance(qweight, Tensor):
-            return state_dict
+    def _take_plain(self, state_dict: dict[str, Any], prefix: str, assign: bool) -> dict[str, Any]:
+        """`state_dict` with tensors as the module holds them; makes room for what arrives."""
         arriving = dict(state_dict)
         g_idx = state_dict.get(prefix + "g_idx")
-        if isinstance(g_idx, Tensor):
+        if isinstance(g_idx, Tensor) and isinstance(state_dict.get(prefix + "qweight"), Tensor):
             if not g_idx.is_meta and not has_order(g_idx):
                 self.g_idx = None
                 del arriving[prefix + "g_idx"]
             else:
                 self.g_idx = g_idx if assign else g_idx.to(self.qweight.device, copy=True)
-        qweight = self._pack(qweight if assign else qweight.to(self.qweight.device))
-        arriving[prefix + "qweight"] = qweight
-        if assign:  # the layout, and with it the shape, is that of the arriving device
-            self.qweight = torch.empty_like(qweight, device="meta")
+        for name in self.plain_shapes:
+            plain = state_dict.get(prefix + name)
+            if not isinstance(plain, Tensor):
+                continue  # the base class reports it as missing
+            held = self._pack(name, plain if assign else plain.to(self.qweight.device))
+            arriving[prefix + name] = held
+            if assign:  # the layout, and with it the shape, is that of the arriving device
+                setattr(self, name, torch.empty_like(held, device="meta"))
         return arriving
 
     def _check_arriving(self, state_dict: dict[str, Any], prefix: str, assign: bool) -> None:
-        size_n, groups = self.size_n, self.num_groups
-        wanted: dict[str, tuple[tuple[torch.dtype, ...], tuple[int, ...]]] = {
-            "qweight": ((torch.int32,), self.plain_shape),
-            "scales": (FLOAT_DTYPES, (groups, size_n)),
-        }
-        if not self.symmetric:
-            wanted["qzeros"] = ((torch.int32,), (groups, size_n // ZEROS_PER_WORD))
-        for name, (dtypes, shape) in wanted.items():
+        for name, shape in self.plain_shapes.items():
+            dtypes = FLOAT_DTYPES if name == "scales" else (torch.int32,)
             tensor = state_dict.get(prefix + name)
             if not isinstance(tensor, Tensor):
                 continue  # the base class reports it as missing
@@ -225,8 +254,13 @@ class PackedWeight(nn.Module):
         g_idx = state_dict.get(prefix + "g_idx")
         if not isinstance(g_idx, Tensor):
             return
-        check_g_idx(g_idx, self.size_k, groups, owner=prefix)
+        check_g_idx(g_idx, self.size_k, self.num_groups, owner=prefix)
         if self.is_packed and prefix + "qweight" not in state_dict:
             raise InvalidArgumentError(
                 f"`{prefix}g_idx` must come with `{prefix}qweight`, whose rows it orders."
             )
+
+
+def _is_packed(tensor: Tensor) -> bool:
+    """Packed tensors begin with the blocks of columns; plain ones are matrices."""
+    return tensor.ndim == 3

@@ -33,18 +33,20 @@ class QuantizedLinear(PackedWeight):
     With K = in_features and N = out_features, both padded inside (see primitives.py),
     G = K / group_size groups (1 for group_size -1), and w = 32 / bits codes in a word:
 
-    | tensor    | dtype     | shape in a state dict | shape in the module                     |
-    |-----------|-----------|-----------------------|-----------------------------------------|
-    | `qweight` | int32     | (K / w, N)            | the device's packed one, see `ops.repack` |
-    | `scales`  | `dtype`   | (G, N)                | (G, N)                                  |
-    | `qzeros`  | int32     | (G, N / 8)            | (G, N / 8); None when symmetric         |
-    | `bias`    | `dtype`   | (out_features,)       | a Parameter; None without bias          |
-    | `g_idx`   | int32     | (K,)                  | (K,); None where groups are neighbours  |
-    | `perm`    | int32     | absent                | (K,); None without `g_idx`, and on meta |
+    | tensor    | dtype     | shape in a state dict | shape in the module                         |
+    |-----------|-----------|-----------------------|---------------------------------------------|
+    | `qweight` | int32     | (K / w, N)            | the device's packed one, see `ops.repack`   |
+    | `scales`  | `dtype`   | (G, N)                | on the CPU (ceil(N / 64), G, 64)            |
+    | `qzeros`  | int32     | (G, N / 8)            | (ceil(N / 64), G, 8); None when symmetric   |
+    | `bias`    | `dtype`   | (out_features,)       | a Parameter; None without bias              |
+    | `g_idx`   | int32     | (K,)                  | (K,); None where groups are neighbours      |
+    | `perm`    | int32     | absent                | (K,); None without `g_idx`, and on meta     |
 
-    A state dict always has the plain layout, so it moves between kernels and devices. On the meta
-    device `qweight` is plain, too. The weight is fixed: gradients flow to the input and the bias.
-    With activation order (`g_idx`, see act_order.py) the packed rows are sorted into groups.
+    A state dict always has the plain layout, so it moves between kernels and devices; on the meta
+    device the tensors are plain, too. `plain_qweight`, `plain_scales` and `plain_qzeros` give the
+    plain form of what a module holds; see `ops.pack_groups` for that of scales. The weight is
+    fixed: gradients flow to the input and the bias. With activation order (`g_idx`, see
+    act_order.py) the packed rows are sorted into groups.
 
     in_features, out_features, bias, device, dtype: as for `nn.Linear`; dtype float16, bfloat16 or
         float32 is that of scales and bias, activations may have any of the three.
@@ -158,7 +160,7 @@ class QuantizedLinear(PackedWeight):
             device="meta",
             dtype=scales.dtype,
         )
-        if layer.plain_shape != qweight.shape:
+        if layer.plain_shapes["qweight"] != qweight.shape:
             raise InvalidArgumentError(
                 f"`qweight` must hold {layer.size_k} rows and {layer.size_n} columns for "
                 f"{in_features} -> {out_features} features, got {size_k} and {size_n}."
@@ -173,9 +175,9 @@ class QuantizedLinear(PackedWeight):
             g_idx = pad_g_idx(g_idx, size_k, layer.num_groups)
             check_g_idx(g_idx, size_k, layer.num_groups)
             layer.g_idx = g_idx if has_order(g_idx) else None
-        layer.qweight = layer._pack(qweight)
-        layer.scales = scales
-        layer.qzeros = qzeros
+        layer.qweight = layer._pack("qweight", qweight)
+        layer.scales = layer._pack("scales", scales)
+        layer.qzeros = None if qzeros is None else layer._pack("qzeros", qzeros)
         return layer
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 from transformers.quantizers.auto import register_quantization_config, register_quantizer
 from transformers.quantizers.base import HfQuantizer
@@ -75,14 +75,11 @@ def pack_loaded(model: nn.Module) -> None:
 
 
 def _pack(name: str, module: QuantizedLinear) -> None:
-    arrived: dict[str, Tensor | None] = {
-        **dict(module.named_buffers(recurse=False)),
-        **dict(module.named_parameters(recurse=False)),
-    }
     # transformers 5 puts the file's tensors in place; 4 loads them as a state dict, which packs.
     if module.is_packed:
         return
-    missing = [key for key, tensor in arrived.items() if tensor is not None and tensor.is_meta]
+    arrived = module.state_dict(keep_vars=True)
+    missing = [key for key, tensor in arrived.items() if tensor.is_meta]
     if missing:
         raise CheckpointInvalidError(f"The checkpoint has no `{name}.{missing[0]}`.")
     try:

@@ -198,7 +198,7 @@ def test_eight_bits_fuse_as_four_do(monkeypatch: pytest.MonkeyPatch) -> None:
 def in_order(layer: Int4Linear, g_idx: Tensor) -> Int4Linear:
     """A layer of the same tensors whose rows belong to the groups `g_idx`."""
     return Int4Linear.from_quantized(
-        layer.plain_qweight(), layer.scales, group_size=layer.group_size, g_idx=g_idx
+        layer.plain_qweight(), layer.plain_scales(), group_size=layer.group_size, g_idx=g_idx
     )
 
 

@@ -23,7 +23,7 @@ SHAPES = [(128, 64), (100, 30), (256, 72), (1, 1), (33, 9), (300, 200)]
 
 
 def plain_tensors(layer: Int4Linear) -> tuple[Tensor, Tensor, Tensor | None]:
-    return layer.plain_qweight(), layer.scales, layer.qzeros
+    return layer.plain_qweight(), layer.plain_scales(), layer.plain_qzeros()
 
 
 @torch.no_grad()

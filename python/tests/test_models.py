@@ -180,7 +180,7 @@ def test_a_folder_with_activation_order_loads_again(folder: Path, tmp_path: Path
     )
     g_idx = (torch.arange(layer.size_k, dtype=torch.int32) // 32)[torch.randperm(layer.size_k)]
     ordered = Int4Linear.from_quantized(
-        layer.plain_qweight(), layer.scales, group_size=32, g_idx=g_idx
+        layer.plain_qweight(), layer.plain_scales(), group_size=32, g_idx=g_idx
     )
     parent, _, attribute = name.rpartition(".")
     setattr(loaded.model.get_submodule(parent), attribute, ordered)
@@ -210,7 +210,10 @@ def test_a_folder_with_a_g_idx_of_nonsense_is_refused(
     layer = attention.get_submodule("q_proj")
     assert isinstance(layer, Int4Linear)
     attention.q_proj = Int4Linear.from_quantized(
-        layer.plain_qweight(), layer.scales, group_size=32, g_idx=torch.arange(128).int() % 4
+        layer.plain_qweight(),
+        layer.plain_scales(),
+        group_size=32,
+        g_idx=torch.arange(128).int() % 4,
     )
     loaded.save(tmp_path / "saved")
     file = tmp_path / "saved" / "model.safetensors"

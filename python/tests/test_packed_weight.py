@@ -85,8 +85,52 @@ def test_tensors_may_come_one_by_one() -> None:
         for name in names:
             other.load_state_dict({name: state[name]}, strict=False, assign=True)
         if not other.is_packed:
-            other.load_state_dict(dict(other.named_buffers()), assign=True)
+            other.load_state_dict(other.state_dict(), assign=True)
         assert torch.equal(other(A), layer(A))
+
+
+@pytest.mark.parametrize(("out_features", "blocks"), [(16, 1), (64, 1), (72, 2), (130, 3)])
+def test_every_tensor_is_packed_in_memory_and_plain_outside(out_features: int, blocks: int) -> None:
+    layer = Int4Linear.from_linear(nn.Linear(96, out_features, bias=False), 32, symmetric=False)
+    size_n = layer.size_n
+    plain = {"qweight": (12, size_n), "scales": (3, size_n), "qzeros": (3, size_n // 8)}
+    packed = {"qweight": (blocks, 12, 64), "scales": (blocks, 3, 64), "qzeros": (blocks, 3, 8)}
+    assert {name: tuple(tensor.shape) for name, tensor in layer.named_buffers()} == packed
+    assert layer.weight_bytes == sum(tensor.nbytes for tensor in layer.buffers())
+    state = layer.state_dict()
+    assert (
+        {name: tuple(tensor.shape) for name, tensor in state.items()} == plain == layer.plain_shapes
+    )
+    for name, tensor in state.items():
+        assert torch.equal(layer.plain_tensor(name), tensor)
+        assert tensor.is_contiguous()
+    padding = layer.scales.transpose(0, 1).flatten(1)[:, size_n:]
+    assert not padding.any()
+    expected = layer(A[:, :96])
+    layer.to("meta")
+    assert {name: tuple(tensor.shape) for name, tensor in layer.named_buffers()} == plain
+    layer.to_empty(device="cpu")
+    assert {name: tuple(tensor.shape) for name, tensor in layer.named_buffers()} == packed
+    layer.load_state_dict(state)
+    assert torch.equal(layer(A[:, :96]), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_move_to_another_dtype_stays_packed(dtype: torch.dtype) -> None:
+    layer = fresh_layer()
+    qweight, plain = layer.qweight, layer.plain_scales()
+    layer.to(dtype)
+    assert layer.qweight is qweight
+    assert (layer.scales.shape, layer.scales.dtype) == ((1, 4, 64), dtype)
+    assert torch.equal(layer.plain_scales(), plain.to(dtype))
+
+
+def test_a_state_dict_shares_no_memory_with_the_layer() -> None:
+    layer = Int4Linear.from_linear(nn.Linear(64, 64, bias=False), 32, symmetric=False)
+    before = layer.dequantize()
+    for tensor in layer.state_dict().values():
+        tensor.zero_()
+    assert torch.equal(layer.dequantize(), before)
 
 
 GOOD = torch.arange(128, dtype=torch.int32) % 4

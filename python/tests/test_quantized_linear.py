@@ -56,7 +56,7 @@ def test_8_bits_are_near_the_linear_that_they_come_from(
     product = layer(a)
     assert (product.shape, product.dtype) == ((2, 3, out_features), dtype)
     expected = primitives.linear(
-        a.float(), layer.plain_qweight(), layer.scales, None, group_size, bits=8
+        a.float(), layer.plain_qweight(), layer.plain_scales(), None, group_size, bits=8
     )
     assert linear.bias is not None
     expected = expected[..., :out_features] + linear.bias.detach().float()
@@ -65,7 +65,7 @@ def test_8_bits_are_near_the_linear_that_they_come_from(
 
 def test_8_bits_take_twice_the_words() -> None:
     layer = Int8Linear(256, 128, dtype=torch.float16)
-    assert layer.plain_shape == (64, 128)
+    assert layer.plain_shapes["qweight"] == (64, 128)
     assert layer.weight_bytes == 256 * 128 + 2 * 128 * 2
     assert not layer.dequantize().any()
     assert repr(layer) == (
@@ -93,7 +93,13 @@ def test_the_activation_format_reaches_the_kernel(
     layer = kind.from_linear(linear, activation=activation)
     a = torch.randn(5, 256)
     expected = primitives.linear(
-        a, layer.plain_qweight(), layer.scales, None, 128, bits=kind.bits, activation=activation
+        a,
+        layer.plain_qweight(),
+        layer.plain_scales(),
+        None,
+        128,
+        bits=kind.bits,
+        activation=activation,
     )
     assert relative_error(layer(a), expected) < 2e-6
     layer.activation = "int16" if activation == "int8" else "int8"
@@ -109,7 +115,7 @@ def test_the_activation_format_shows_and_is_not_saved(kind: type[QuantizedLinear
     assert other.state_dict().keys() == layer.state_dict().keys()
     other.load_state_dict(layer.state_dict())
     assert other.activation == "auto"
-    words = torch.zeros(*layer.plain_shape, dtype=torch.int32)
+    words = torch.zeros(*layer.plain_shapes["qweight"], dtype=torch.int32)
     made = kind.from_quantized(words, torch.ones(1, 16), activation="int16")
     assert made.activation == "int16"
 
