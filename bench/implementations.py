@@ -107,7 +107,7 @@ def _ours(
     size = k * n // 2 + weight.scales.nbytes
     # Each copy comes from `repack`, which asks the system for huge pages; a clone would not.
     copies = [
-        (ops.repack(plain, n, k), weight.scales.to(dtype, copy=True))
+        (ops.repack(plain, n, k), ops.pack_groups(weight.scales.to(dtype), n))
         for _ in range(number_of_copies(size))
     ]
 
