@@ -410,13 +410,13 @@ void multiply_block(const Weights& weights, int64_t block, const Panels& panels,
                      next < groups ? block : block + 1);
     }
     pass.is_first = k == 0;
+    pass.prefetches = !rows.decode_once;
     if (rows.decode_once) {
       open_codes<Isa, Format, bits>(words, (end - k) / kRowsPerWord, strip);
       pass.words = strip;
       run_passes<Format, Opened>(kPasses<Isa, Format, Opened>, pass, panels, rows, k, tile);
     } else {
       pass.words = words;
-      pass.prefetches = true;
       run_passes<Format, InRegisters>(kPasses<Isa, Format, InRegisters>, pass, panels, rows, k,
                                       tile);
     }
