@@ -79,7 +79,7 @@ def gemm(
         bits: of a code, 4 or 8.
         activation: the number format in which `a` is multiplied; docs/quantization.md has the
             errors. "auto" keeps the precision: bfloat16 as it is where the CPU can multiply it by
-            codes of 4 bits, everything else as "int16". "int16": integers with a scale per segment
+            codes of 4 bits, everything else as "int16". "int16": integers with a scale per stretch
             of at most 64 rows of K, off by less than 1e-4. "int8": of at most 128, about 1e-2.
             "bfloat16": rounded, about 2e-3; 4 bits only, on a CPU with bfloat16 dot products.
         epilogue: "none", or "silu_mul": the first half of the columns gates the other half,

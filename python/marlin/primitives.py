@@ -177,7 +177,7 @@ def linear(
         check_perm(perm, size_k)
     rounded = in_weight_order(a.float(), size_k, perm)
     if activation is not None:
-        rounded = round_activations(rounded, group_rows(size_k, group_size), activation)
+        rounded = round_activations(rounded, activation)
     bias = None if bias is None else bias.to(rounded.dtype)
     return functional.linear(rounded, weight.to(rounded.dtype), bias).to(a.dtype)
 

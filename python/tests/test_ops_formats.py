@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from marlin import ops, primitives
-from marlin.activations import quantize_activations, segment_rows
+from marlin.activations import round_activations
 from marlin.errors import InvalidArgumentError, UnsupportedError
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
@@ -162,9 +162,7 @@ def test_activations_become_the_integers_of_the_definition(
     got = ops.gemm(
         a.float(), packed, scales, None, None, 64, 64, 32, bits=bits, activation=activation
     )
-    values, row_scales = quantize_activations(a, 32, 16 if activation == "int16" else 8)
-    expected = values.float() * row_scales.repeat_interleave(32, -1)
-    assert torch.equal(got, expected)
+    assert torch.equal(got, round_activations(a, activation).float())
 
 
 @pytest.mark.parametrize("with_perm", [False, True], ids=["in-order", "act-order"])
@@ -186,9 +184,7 @@ def exact(linear: Linear, a: Tensor, activation: str) -> Tensor:
     """The product of the rounded activations in float64, for any group size."""
     rows = linear.size_k if linear.group_size == -1 else linear.group_size
     a = a if linear.perm is None else a[:, linear.perm.long()]
-    segment = segment_rows(rows, activation)
-    values, scales = quantize_activations(a, segment, 16 if activation == "int16" else 8)
-    rounded = values.double() * scales.double().repeat_interleave(segment, -1)
+    rounded = round_activations(a, activation)
     codes = primitives.unpack_codes(linear.plain, linear.bits).double()
     weight = codes - primitives.symmetric_zero(linear.bits)
     return rounded @ (weight * linear.scales.double().repeat_interleave(rows, 0))

@@ -287,6 +287,6 @@ def test_linear_rounds_activations_in_the_order_of_the_rows(activation: str, bou
     rounded = primitives.linear(a, qweight, scales, None, 64, perm=perm, activation=activation)
     error = float((rounded - exact).norm() / exact.norm())
     assert bound / 100 < error < bound
-    sorted_a = round_activations(a[:, perm.long()], 64, activation)
+    sorted_a = round_activations(a[:, perm.long()], activation)
     weight = primitives.dequantize(qweight, scales, None, 64).double()
     torch.testing.assert_close(rounded, (sorted_a @ weight.t()).float())
