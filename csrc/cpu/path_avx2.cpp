@@ -47,7 +47,7 @@ using Int16 = Int16Format<Avx2Plain>;
 
 constexpr Microkernel kInt16 =
     microkernel<Avx2Plain, Int16>(prepare_integers<Avx2Plain, Int16>, 24);
-constexpr Microkernel kInt8 = microkernel<Avx2Plain, Int8>(prepare_integers<Avx2Plain, Int8>);
+constexpr Microkernel kInt8 = microkernel<Avx2Plain, Int8>(prepare_integers<Avx2Plain, Int8>, 24);
 
 }  // namespace
 
