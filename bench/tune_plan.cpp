@@ -37,7 +37,7 @@ const char* name_of(Activation activation) {
 
 Plan plan_of(const Case& c) {
   return make_plan({c.rows, kColumns, c.k, c.group_size, c.activation, c.kernel->max_rows,
-                    c.kernel->max_rows_of_several, kernel->decode_once_rows, 1});
+                    c.kernel->max_rows_of_several, c.kernel->decode_once_rows, 1});
 }
 
 // Codes, scales and prepared activations of a case; what they say does not matter, only that

@@ -209,15 +209,8 @@ void multiply_block_on_tiles(const Weights& weights, int64_t block, const Panels
   constexpr int kRowsPerWord = 32 / bits;
   constexpr int kRowsPerUnit = static_cast<int>(kOpenedBytes / Format::kBytes);
   const uint32_t* words = weights.words + block * (weights.k / kRowsPerWord) * kBlockColumns;
-  const int64_t groups = weights.k / weights.group_size;
-  const int64_t ahead = kRowsAhead < weights.group_size ? 1 : kRowsAhead / weights.group_size;
-
-  // Of the groups at hand, by group modulo the slots. Without zero points of their own, all have
-  // the middle.
-  GroupFacts facts[kMaxSegments];
-  for (GroupFacts& slot : facts) {
-    for (int32_t& zero : slot.zeros) zero = Format::zero_word(1 << (bits - 1));
-  }
+  GroupWindow<Isa, Format> window(weights, block);
+  window.set_zeros(Format::zero_word(1 << (bits - 1)));
   alignas(kPanelAlignment) uint32_t strip[kPanelRows / kRowsPerUnit * kBlockColumns];
   TileBuffers<Format> buffers;
 
@@ -228,21 +221,10 @@ void multiply_block_on_tiles(const Weights& weights, int64_t block, const Panels
   pass.height = rows.count < rows.per_pass ? rows.count : rows.per_pass;
   Tiles tiles(tile_config(pass.height, pass.segment_bytes));
 
-  int64_t loaded = -1;
   for (int64_t k = 0; k < weights.k; k += panels.stretch) {
     const int64_t end = weights.k - k < panels.stretch ? weights.k : k + panels.stretch;
     pass.segments = (end - k) / panels.segment;
-    for (int64_t s = 0; s < pass.segments; ++s) {
-      const int64_t group = (k + s * panels.segment) / weights.group_size;
-      pass.facts[s] = &facts[group % kMaxSegments];
-      if (group == loaded) continue;
-      load_group<Isa, Format>(weights, group, block, facts[group % kMaxSegments]);
-      loaded = group;
-      // Towards the end those of the next block, which the same task takes next.
-      const int64_t next = group + ahead;
-      prefetch_group(weights, next < groups ? next : next - groups,
-                     next < groups ? block : block + 1);
-    }
+    window.move_to(k, pass.segments, panels.segment, pass.facts);
     pass.is_first = k == 0;
     open_codes<Isa, Format, bits>(words, (end - k) / kRowsPerWord, strip);
     words += (end - k) / kRowsPerWord * kBlockColumns;

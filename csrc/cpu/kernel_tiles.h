@@ -374,6 +374,49 @@ void run_passes(const Table& table, Pass& pass, const Panels& panels, const RowS
   }
 }
 
+// The facts of the groups of one block that a walk along K has at hand.
+template <class Isa, class Format>
+class GroupWindow {
+ public:
+  GroupWindow(const Weights& weights, int64_t block)
+      : weights_(weights),
+        block_(block),
+        groups_(weights.k / weights.group_size),
+        ahead_(kRowsAhead < weights.group_size ? 1 : kRowsAhead / weights.group_size) {}
+
+  // The zero points of groups that have none of their own.
+  void set_zeros(int32_t word) {
+    for (GroupFacts& slot : slots_) {
+      for (int32_t& zero : slot.zeros) zero = word;
+    }
+  }
+
+  // Points `facts` at those of the segments from row k on; they are valid until the next move.
+  void move_to(int64_t k, int64_t segments, int64_t segment_rows,
+               const GroupFacts* (&facts)[kMaxSegments]) {
+    for (int64_t s = 0; s < segments; ++s) {
+      const int64_t group = (k + s * segment_rows) / weights_.group_size;
+      GroupFacts& slot = slots_[group % kMaxSegments];
+      facts[s] = &slot;
+      if (group == loaded_) continue;
+      load_group<Isa, Format>(weights_, group, block_, slot);
+      loaded_ = group;
+      // Towards the end those of the next block, which the same task takes next.
+      const int64_t next = group + ahead_;
+      prefetch_group(weights_, next < groups_ ? next : next - groups_,
+                     next < groups_ ? block_ : block_ + 1);
+    }
+  }
+
+ private:
+  const Weights& weights_;
+  int64_t block_;
+  int64_t groups_;
+  int64_t ahead_;
+  int64_t loaded_ = -1;
+  GroupFacts slots_[kMaxSegments];  // by group modulo their number: a stretch touches no more
+};
+
 template <class Isa, class Format, int bits>
 void multiply_block(const Weights& weights, int64_t block, const Panels& panels,
                     const RowSlice& rows, float* tile) {
@@ -382,11 +425,7 @@ void multiply_block(const Weights& weights, int64_t block, const Panels& panels,
   constexpr int kRowsPerWord = 32 / bits;
   constexpr int kRowsPerUnit = static_cast<int>(Format::kUnitBytes / Format::kBytes);
   const uint32_t* words = weights.words + block * (weights.k / kRowsPerWord) * kBlockColumns;
-  const int64_t groups = weights.k / weights.group_size;
-  const int64_t ahead = kRowsAhead < weights.group_size ? 1 : kRowsAhead / weights.group_size;
-
-  constexpr int64_t kSlots = 2 * kMaxSegments;
-  GroupFacts facts[kSlots];  // of the groups at hand, by group modulo kSlots
+  GroupWindow<Isa, Format> window(weights, block);
   alignas(kPanelAlignment) uint32_t strip[kPanelRows / kRowsPerUnit * kBlockColumns];
   Pass pass;
   pass.row_sums_stride = panels.rows;
@@ -394,21 +433,10 @@ void multiply_block(const Weights& weights, int64_t block, const Panels& panels,
   pass.middle = 1 << (bits - 1);
   pass.count = panels.segment / (rows.decode_once ? kRowsPerUnit * Opened::kSteps : kRowsPerWord);
 
-  int64_t loaded = -1;
   for (int64_t k = 0; k < weights.k; k += panels.stretch) {
     const int64_t end = weights.k - k < panels.stretch ? weights.k : k + panels.stretch;
     pass.segments = (end - k) / panels.segment;
-    for (int64_t s = 0; s < pass.segments; ++s) {
-      const int64_t group = (k + s * panels.segment) / weights.group_size;
-      pass.facts[s] = &facts[group % kSlots];
-      if (group == loaded) continue;
-      load_group<Isa, Format>(weights, group, block, facts[group % kSlots]);
-      loaded = group;
-      // Towards the end those of the next block, which the same task takes next.
-      const int64_t next = group + ahead;
-      prefetch_group(weights, next < groups ? next : next - groups,
-                     next < groups ? block : block + 1);
-    }
+    window.move_to(k, pass.segments, panels.segment, pass.facts);
     pass.is_first = k == 0;
     pass.prefetches = !rows.decode_once;
     if (rows.decode_once) {
