@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from buildtools import cuda, libraries
-from buildtools.compiler import compile_flags, find_cxx
+from buildtools.compiler import compile_flags, find_cxx, warning_flags
 from buildtools.errors import BuildError
 from buildtools.native import Library, Source, build_library, install
 from buildtools.torch_install import TorchInstall, find_torch, read_torch
@@ -351,3 +351,11 @@ def test_a_build_from_nothing_makes_a_library_that_loads(tmp_path: Path) -> None
     library = tmp_path / "lib dir/marlin/_C.abi3.so"
     program = f"import torch; torch.ops.load_library({os.fspath(library)!r}); torch.ops.marlin.gemm"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("source", sorted((ROOT / "bench").glob("*.cpp")), ids=lambda p: p.name)
+def test_the_sources_of_the_benches_compile(source: Path) -> None:
+    # They are compiled when a bench runs, which no test does.
+    command = [*find_cxx(os.environ), "-std=c++20", *warning_flags(), "-fsyntax-only", str(source)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
