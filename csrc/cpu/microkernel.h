@@ -20,8 +20,8 @@ inline constexpr int64_t kPanelPadding = 8;
 
 // The number format in which activations meet the codes.
 //   kBFloat16  as they are, or rounded to bfloat16; sums in float32
-//   kInt16     16-bit integers with one scale per segment; sums are exact integers
-//   kInt8      8-bit integers with one scale per segment; sums are exact integers
+//   kInt16     16-bit integers with one scale per stretch; sums are exact integers
+//   kInt8      8-bit integers with one scale per stretch; sums are exact integers
 enum class Activation : uint8_t { kBFloat16, kInt16, kInt8 };
 
 // The activations of `rows` rows, prepared. 128 rows of K of all of them stand together, so that a

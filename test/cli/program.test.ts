@@ -34,7 +34,7 @@ test.each([
   ["an activation that is none", ["run", "m", "p", "--activation", "x"], "choices are auto, int16, bfloat16, int8"],
   ["an empty stop text", ["run", "m", "p", "--stop", ""], "Expected a text, got an empty one."],
   ["an empty prompt", ["run", "m", ""], "Expected a prompt, got an empty text."],
-  ["an unknown benchmark", ["bench", "frob"], 'Expected a benchmark of linear, bridge, got "frob".'],
+  ["an unknown benchmark", ["bench", "frob"], 'Expected a benchmark of linear, decode, bridge, got "frob".'],
 ])("%s is a wrong command line: code 2, and a sentence on stderr", async (_, args, message) => {
   const streams = captureStreams();
   expect(await runProgram(args, streams, never)).toBe(2);
@@ -54,7 +54,7 @@ test("with --json what the parser refuses is a document without the parser's own
   expect(JSON.parse(streams.out())).toMatchObject({ error: { code: "usage", message: "unknown option '--frob'" } });
 });
 
-test.each([["doctor"], ["bench", "linear"], ["bench", "bridge"]])(
+test.each([["doctor"], ["bench", "linear"], ["bench", "decode"], ["bench", "bridge"]])(
   "%s %s that was interrupted says so, and not what it did not find",
   async (...args) => {
     const streams = captureStreams();

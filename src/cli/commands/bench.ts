@@ -11,6 +11,7 @@ import { ExitCode, UsageError } from "../exit.ts";
 
 const SCRIPTS = new Map([
   ["linear", "bench/bench_linear.py"],
+  ["decode", "bench/bench_decode.py"],
   ["bridge", "bench/bridge/run.mjs"],
 ]);
 
