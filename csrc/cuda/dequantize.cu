@@ -8,7 +8,7 @@
 namespace marlin::cuda {
 namespace {
 
-constexpr int64_t kWordRows = 8;                           // rows of K in one word of 4-bit codes
+constexpr int64_t kWordRows = 8;                            // rows of K in one word of 4-bit codes
 constexpr int kThreadsX = static_cast<int>(kBlockColumns);  // lanes read neighbouring words
 constexpr int kThreadsY = 4;                                // 256 threads in all
 constexpr unsigned kMaxGridY = 65535;                       // a limit of the hardware
@@ -33,8 +33,8 @@ __global__ void dequantize(Weights weights, Scalar* out) {
   const int64_t stride = static_cast<int64_t>(gridDim.y) * kThreadsY;
   for (int64_t r = blockIdx.y * kThreadsY + threadIdx.y; r < word_rows; r += stride) {
     const int64_t group = r * kWordRows / weights.group_size;
-    const int64_t at = group * weights.scale_group_stride +
-                       blockIdx.x * weights.scale_block_stride + threadIdx.x;
+    const int64_t at =
+        group * weights.scale_group_stride + blockIdx.x * weights.scale_block_stride + threadIdx.x;
     const float scale = to_float(scales[at]);
     float zero = 8.0f;
     if (weights.zeros != nullptr) {
