@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstring>
 #include <memory>
 #include <new>
 #include <vector>
@@ -36,6 +35,10 @@ const void* at_or_null(const void* data, Dtype dtype, int64_t index) {
   return data == nullptr ? nullptr : at(data, dtype, index);
 }
 
+int64_t output_columns(const GemmArguments& arguments) {
+  return arguments.gated ? arguments.weights.n / 2 : arguments.weights.n;
+}
+
 // The panels of a chunk, and the memory they stand in.
 struct OwnedPanels {
   AlignedBytes memory;
@@ -45,9 +48,8 @@ struct OwnedPanels {
 OwnedPanels make_panels(const Plan& plan, int64_t k, Activation activation) {
   const int64_t sums = k / plan.segment * plan.chunk_rows;
   const int64_t scales = ceil_div(k, plan.stretch) * plan.chunk_rows;
-  const int64_t stretch_bytes =
-      kPanelRows * (activation == Activation::kInt8 ? 1 : 2) + kPanelPadding;
-  const int64_t values = ceil_div(k, kPanelRows) * plan.chunk_rows * stretch_bytes;
+  const int64_t row_bytes = kPanelRows * activation_bytes(activation) + kPanelPadding;
+  const int64_t values = ceil_div(k, kPanelRows) * plan.chunk_rows * row_bytes;
   OwnedPanels owned{allocate(values + (sums + scales) * 4), {}};
   std::byte* after_values = owned.memory.get() + values;  // aligned: values is a multiple of 8
   owned.panels = {owned.memory.get(),
@@ -116,7 +118,7 @@ class BlockTask {
         kernel_(kernel),
         arguments_(arguments),
         panels_(panels),
-        columns_(arguments.gated ? arguments.weights.n / 2 : arguments.weights.n),
+        columns_(output_columns(arguments)),
         tile_bytes_(max_rows * kBlockColumns * static_cast<int64_t>(sizeof(float))),
         tiles_(allocate(tile_bytes_ * (arguments.gated ? 2 : 1))) {}
 
@@ -165,8 +167,8 @@ void gemm(const Path& path, Activation activation, const GemmArguments& argument
       make_plan({arguments.m, weights.n, weights.k, weights.group_size, activation, kernel.max_rows,
                  kernel.max_rows_of_several, kernel.decode_once_rows, threads});
   const OwnedPanels owned = make_panels(plan, weights.k, activation);
-  const int64_t columns = arguments.gated ? weights.n / 2 : weights.n;
-  const std::vector<int64_t> runs = cut_runs(ceil_div(columns, kBlockColumns), plan.workers);
+  const int64_t blocks = ceil_div(output_columns(arguments), kBlockColumns);
+  const std::vector<int64_t> runs = cut_runs(blocks, plan.workers);
 
   for (int64_t chunk = 0; chunk < arguments.m; chunk += plan.chunk_rows) {
     const int64_t rows = std::min(plan.chunk_rows, arguments.m - chunk);

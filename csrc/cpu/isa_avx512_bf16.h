@@ -73,7 +73,7 @@ inline void prepare_bfloat16(const void* row, Dtype dtype, int64_t k, int /*bits
     __m512 sum = _mm512_setzero_ps();
     for (int64_t i = 0; i < panels.segment; i += Avx512::kLanes) {
       const __m512 a = Avx512::load_floats(row, dtype, begin + i, Avx512::kLanes);
-      const __m256i rounded = (__m256i)_mm512_cvtneps_pbh(a);
+      const __m256i rounded = Avx512Bf16::to_bfloat16(a);
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i * 2), rounded);
       const __m512i widened = _mm512_slli_epi32(_mm512_cvtepu16_epi32(rounded), 16);
       sum = _mm512_add_ps(sum, _mm512_castsi512_ps(widened));

@@ -52,7 +52,7 @@ Activation parse_activation(const Path& path, const std::string& name, Dtype dty
   }
   if (path.bfloat16 == nullptr) {
     fail("unsupported",
-         concat("`activation`: `bfloat16` needs a kernel with bfloat16 dot products, ", "got `",
+         concat("`activation`: `bfloat16` needs a kernel with bfloat16 dot products, got `",
                 path.name, "`"));
   }
   if (bits != 4) {

@@ -42,7 +42,7 @@ int64_t segment_rows(int64_t group_size, int64_t stretch) {
 }
 
 int64_t max_chunk_rows(int64_t k, Activation activation) {
-  const int64_t row_bytes = k * (activation == Activation::kInt8 ? 1 : 2);
+  const int64_t row_bytes = k * activation_bytes(activation);
   return std::clamp(kPanelBytes / row_bytes, kMinChunkRows, kMaxChunkRows);
 }
 
@@ -53,6 +53,8 @@ int64_t max_chunk_rows(int64_t k, Activation activation) {
 constexpr int64_t kManyRows = 16;
 
 }  // namespace
+
+int64_t activation_bytes(Activation activation) { return activation == Activation::kInt8 ? 1 : 2; }
 
 const Microkernel& kernel_for_rows(const Microkernel& kernel, int64_t m) {
   return kernel.of_few_rows != nullptr && m < kManyRows ? *kernel.of_few_rows : kernel;

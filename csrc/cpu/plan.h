@@ -33,6 +33,9 @@ struct Plan {
   int prepare_workers;     // threads that share the preparation of the panels
 };
 
+// Bytes of one prepared activation.
+int64_t activation_bytes(Activation activation);
+
 // Expects m, n, k, max_rows, threads >= 1.
 Plan make_plan(const Problem& problem);
 
