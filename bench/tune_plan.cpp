@@ -36,8 +36,7 @@ const char* name_of(Activation activation) {
 }
 
 Plan plan_of(const Case& c) {
-  return make_plan({c.rows, kColumns, c.k, c.group_size, c.activation, c.kernel->max_rows,
-                    c.kernel->max_rows_of_several, c.kernel->decode_once_rows, 1});
+  return make_plan({c.rows, kColumns, c.k, c.group_size, c.activation, c.kernel->tuning, 1});
 }
 
 // Codes, scales and prepared activations of a case; what they say does not matter, only that
@@ -71,7 +70,7 @@ class Operands {
     std::normal_distribution<float> normal;
     for (float& a : row) a = normal(random);
     for (int64_t r = 0; r < c.rows; ++r) {
-      c.kernel->prepare(row.data(), Dtype::kFloat32, c.k, weights_.bits, panels_, r);
+      c.kernel->prepare(row.data(), Dtype::kFloat32, weights_, panels_, r);
     }
   }
 

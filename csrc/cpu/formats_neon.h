@@ -65,9 +65,7 @@ struct NeonSignedBytes : Int8Format<Neon> {
     int8x16_t low, high;  // columns 0 to 3, and 4 to 7, four rows each
   };
 
-  static Sums start_at_middle(int middle, const int32_t* row_sum) {
-    return Int8Format<Neon>::start_at_middle(middle % 128, row_sum);
-  }
+  static constexpr int middle(int bits) { return bits == 4 ? 8 : 0; }
 
   template <int bits, int step>
   static Opened open(const uint32_t* words) {

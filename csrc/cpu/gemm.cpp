@@ -89,12 +89,13 @@ void run_tasks(int64_t count, int workers, const ParallelFor& parallel_for,
   });
 }
 
-void prepare_chunk(const Microkernel& kernel, const GemmArguments& arguments, const Plan& plan,
-                   int64_t first_row, int64_t rows, const Panels& panels,
-                   const ParallelFor& parallel_for) {
+// Prepares `rows` rows of the activations, from `first_row` on.
+void prepare_rows(const Microkernel& kernel, const GemmArguments& arguments, int64_t first_row,
+                  int64_t rows, int workers, const Panels& panels,
+                  const ParallelFor& parallel_for) {
   const int64_t k = arguments.weights.k;
   const bool gathers = arguments.perm != nullptr || arguments.a_count < k;
-  run_tasks(rows, plan.prepare_workers, parallel_for, [&] {
+  run_tasks(rows, workers, parallel_for, [&] {
     AlignedBytes whole = gathers ? allocate(k * element_bytes(arguments.dtype)) : nullptr;
     return [&, whole = std::move(whole)](int64_t r) {
       const void* row = at(arguments.a, arguments.dtype, (first_row + r) * arguments.a_row_stride);
@@ -103,8 +104,7 @@ void prepare_chunk(const Microkernel& kernel, const GemmArguments& arguments, co
       } else if (gathers) {
         gather_row<uint32_t>(arguments, row, whole.get());
       }
-      kernel.prepare(gathers ? whole.get() : row, arguments.dtype, k, arguments.weights.bits,
-                     panels, r);
+      kernel.prepare(gathers ? whole.get() : row, arguments.dtype, arguments.weights, panels, r);
     };
   });
 }
@@ -150,7 +150,7 @@ class BlockTask {
   const Path& path_;
   const Microkernel& kernel_;
   const GemmArguments& arguments_;
-  const Panels& panels_;
+  Panels panels_;
   int64_t columns_;
   int64_t tile_bytes_;
   AlignedBytes tiles_;
@@ -163,22 +163,30 @@ void gemm(const Path& path, Activation activation, const GemmArguments& argument
   if (arguments.m == 0) return;
   const Weights& weights = arguments.weights;
   const Microkernel& kernel = kernel_for_rows(*microkernel_of(path, activation), arguments.m);
-  const Plan plan =
-      make_plan({arguments.m, weights.n, weights.k, weights.group_size, activation, kernel.max_rows,
-                 kernel.max_rows_of_several, kernel.decode_once_rows, threads});
-  const OwnedPanels owned = make_panels(plan, weights.k, activation);
+  const Plan plan = make_plan(
+      {arguments.m, weights.n, weights.k, weights.group_size, activation, kernel.tuning, threads});
+  // Few rows are prepared by each worker for itself: to read what another core has just written
+  // takes longer, and so does waiting for it.
+  const bool is_shared = plan.prepare_workers > 1 || plan.workers == 1;
+  const OwnedPanels shared = is_shared ? make_panels(plan, weights.k, activation) : OwnedPanels{};
   const int64_t blocks = ceil_div(output_columns(arguments), kBlockColumns);
   const std::vector<int64_t> runs = cut_runs(blocks, plan.workers);
 
   for (int64_t chunk = 0; chunk < arguments.m; chunk += plan.chunk_rows) {
     const int64_t rows = std::min(plan.chunk_rows, arguments.m - chunk);
-    prepare_chunk(kernel, arguments, plan, chunk, rows, owned.panels, parallel_for);
-
+    if (is_shared) {
+      prepare_rows(kernel, arguments, chunk, rows, plan.prepare_workers, shared.panels,
+                   parallel_for);
+    }
     const int64_t slices = ceil_div(rows, plan.rows_per_slice);
     const int64_t tasks = (static_cast<int64_t>(runs.size()) - 1) * slices;
     run_tasks(tasks, plan.workers, parallel_for, [&] {
-      return [&, block_task = BlockTask(path, kernel, arguments, owned.panels,
-                                        plan.rows_per_slice)](int64_t task) {
+      OwnedPanels own = is_shared ? OwnedPanels{} : make_panels(plan, weights.k, activation);
+      if (!is_shared) prepare_rows(kernel, arguments, chunk, rows, 1, own.panels, parallel_for);
+      const Panels panels = is_shared ? shared.panels : own.panels;
+      return [&, memory = std::move(own.memory),
+              block_task =
+                  BlockTask(path, kernel, arguments, panels, plan.rows_per_slice)](int64_t task) {
         const size_t run = static_cast<size_t>(task / slices);
         const int64_t first = task % slices * plan.rows_per_slice;
         const RowSlice slice = {first, std::min(plan.rows_per_slice, rows - first),

@@ -13,6 +13,7 @@ struct Avx2 {
   static constexpr int kLanes = 8;
   static constexpr int kMaxRows = 5;
   static constexpr int kMaxRowsOfSeveral = 5;
+  static constexpr int kManyRowsOfSeveral = 5;
   using Ints = __m256i;
   using Floats = __m256;
 
@@ -20,6 +21,7 @@ struct Avx2 {
   // one product; beside 12, GCC 12 spills some of them. The partial results of several segments
   // wait in memory while a segment is summed.
   static constexpr int vectors_beside(int rows) { return rows <= 2 ? 4 : 2; }
+  static constexpr int vectors_of_several(int rows) { return vectors_beside(2 * rows); }
 
   // All bits of the lanes 0 .. count - 1.
   static __m256i first(int64_t count) {
@@ -97,7 +99,9 @@ struct Avx2 {
   static __m128i load_halves(const uint16_t* p, int64_t count) {
     if (count >= kLanes) return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
     uint16_t halves[kLanes] = {};
-    for (int64_t i = 0; i < count; ++i) halves[i] = p[i];
+    for (int64_t i = 0; i < kLanes; ++i) {
+      if (i < count) halves[i] = p[i];
+    }
     return _mm_loadu_si128(reinterpret_cast<const __m128i*>(halves));
   }
   static void store_halves(uint16_t* p, __m128i value, int64_t count) {

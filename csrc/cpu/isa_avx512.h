@@ -13,11 +13,13 @@ struct Avx512 {
   static constexpr int kLanes = 16;
   static constexpr int kMaxRows = 12;
   static constexpr int kMaxRowsOfSeveral = 6;
+  static constexpr int kManyRowsOfSeveral = 6;
   using Ints = __m512i;
   using Floats = __m512;
 
   // 24 sums, with the weights, one unit of activations and the constants, fill the 32 registers.
   static constexpr int vectors_beside(int rows) { return rows <= 6 ? 4 : 2; }
+  static constexpr int vectors_of_several(int rows) { return rows <= 4 ? 4 : 2; }
 
   // Bits 0 .. count - 1; count may lie outside 0 .. 16.
   static __mmask16 first(int64_t count) {

@@ -19,10 +19,12 @@ struct Generic {
   static constexpr int kLanes = 16;
   static constexpr int kMaxRows = 4;
   static constexpr int kMaxRowsOfSeveral = 4;
+  static constexpr int kManyRowsOfSeveral = 4;
   using Ints = std::array<int32_t, kLanes>;
   using Floats = std::array<float, kLanes>;
 
   static constexpr int vectors_beside(int /*rows*/) { return 4; }
+  static constexpr int vectors_of_several(int /*rows*/) { return 4; }
 
   template <typename Value, typename Function>
   static std::array<Value, kLanes> each(const Function& function) {

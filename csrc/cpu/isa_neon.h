@@ -14,6 +14,7 @@ struct Neon {
   static constexpr int kLanes = 8;
   static constexpr int kMaxRows = 12;
   static constexpr int kMaxRowsOfSeveral = 6;
+  static constexpr int kManyRowsOfSeveral = 6;
 
   // Lanes 0 to 3, and 4 to 7.
   struct Ints {
@@ -25,6 +26,7 @@ struct Neon {
 
   // 24 registers of sums at most, with the weights and one unit of activations, fill the 32.
   static constexpr int vectors_beside(int rows) { return rows == 1 ? 4 : rows <= 5 ? 2 : 1; }
+  static constexpr int vectors_of_several(int rows) { return vectors_beside(2 * rows); }
 
   static Ints load(const uint32_t* p) {
     return {vreinterpretq_s32_u32(vld1q_u32(p)), vreinterpretq_s32_u32(vld1q_u32(p + 4))};

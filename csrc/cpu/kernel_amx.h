@@ -54,7 +54,7 @@ constexpr int kTilesAcross = 2;
 constexpr int kSums = 0;  // [rows][columns]
 constexpr int kActivations = 4;
 constexpr int kWeights = 6;
-constexpr int64_t kTilePassRows = kTilesAcross * kTileRows;
+constexpr int kTilePassRows = kTilesAcross * kTileRows;
 constexpr int64_t kTilePassColumns = kTilesAcross * kTileColumns;
 
 // For passes of `height` rows over segments of `segment_bytes` of a row of the panels.
@@ -94,6 +94,7 @@ struct TilePass {
   int64_t row_sums_stride;  // from a segment to the next
   const float* row_scales;
   const GroupFacts* facts[kMaxSegments];  // per segment
+  bool has_zeros;                         // else the codes are symmetric
   int64_t height;
   int64_t done;  // rows at the start that an earlier pass has added
   bool is_first;
@@ -162,14 +163,19 @@ void add_sums(const TilePass& pass, int64_t segment, int64_t c, TileBuffers<Form
   const bool opens = segment == 0;
   const bool closes = segment + 1 == pass.segments;
   const bool is_first = pass.is_first;
+  const bool has_zeros = pass.has_zeros;
   for (int64_t v = 0; v < kTilePassColumns; v += Isa::kLanes) {
     const auto scale = Isa::load(facts.scales + c + v);
-    const auto zeros = Isa::load(facts.zeros + c + v);
     for (int64_t r = done; r < height; ++r) {
       const int64_t at = r * kTilePassColumns + v;
       float* out = tile + r * kBlockColumns + v;
-      const auto sums =
-          Format::add_start(Isa::load(buffers.sums + at), zeros, Isa::broadcast(row_sums + r));
+      auto sums = Isa::load(buffers.sums + at);
+      if (has_zeros) {
+        const auto zeros = Isa::load(facts.zeros + c + v);
+        sums = Format::add_start(sums, zeros, Isa::broadcast(row_sums + r));
+      } else {
+        sums = Format::add_start_at_middle(sums, row_sums + r);
+      }
       const auto sum = Format::to_floats(sums);
       if constexpr (Format::kHasRowScales) {
         float* partial = buffers.partial + at;
@@ -210,7 +216,6 @@ void multiply_block_on_tiles(const Weights& weights, int64_t block, const Panels
   constexpr int kRowsPerUnit = static_cast<int>(kOpenedBytes / Format::kBytes);
   const uint32_t* words = weights.words + block * (weights.k / kRowsPerWord) * kBlockColumns;
   GroupWindow<Isa, Format> window(weights, block);
-  window.set_zeros(Format::zero_word(1 << (bits - 1)));
   alignas(kPanelAlignment) uint32_t strip[kPanelRows / kRowsPerUnit * kBlockColumns];
   TileBuffers<Format> buffers;
 
@@ -218,6 +223,7 @@ void multiply_block_on_tiles(const Weights& weights, int64_t block, const Panels
   pass.strip = strip;
   pass.segment_bytes = panels.segment * Format::kBytes;
   pass.row_sums_stride = panels.rows;
+  pass.has_zeros = weights.zeros != nullptr;
   pass.height = rows.count < rows.per_pass ? rows.count : rows.per_pass;
   Tiles tiles(tile_config(pass.height, pass.segment_bytes));
 
@@ -265,8 +271,7 @@ template <class Tiles, class Isa, class Format>
 constexpr Microkernel microkernel_on_tiles(decltype(Microkernel::prepare) prepare,
                                            const Microkernel* few) {
   Microkernel kernel{};
-  kernel.max_rows = kTilePassRows;
-  kernel.max_rows_of_several = kTilePassRows;
+  kernel.tuning = {kTilePassRows, kTilePassRows, kTilePassRows, 0};
   kernel.takes_bytes = Format::kOpensBytes;
   kernel.prepare = prepare;
   kernel.multiply = multiply_on_tiles<Tiles, Isa, Format>;

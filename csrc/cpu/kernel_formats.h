@@ -26,12 +26,16 @@ struct EqualUnits {
 
 // Sums of integers are exact, so every instruction set gives the same bits. The start of a sum,
 // -z S, is one dot product of pairs: with S = high * 2^15 + low, z S = z low + (z 2^7)(high 2^8).
+// With symmetric codes it depends on the row alone, and is prepared with it.
 template <class Isa>
 struct IntegerSums : EqualUnits<Isa> {
   using Sums = typename Isa::Ints;
   using Opened = typename Isa::Ints;
   static constexpr bool kOpensBytes = true;
   static constexpr bool kHasRowScales = true;
+
+  // The zero point of symmetric codes, as they are opened.
+  static constexpr int middle(int bits) { return 1 << (bits - 1); }
 
   static constexpr int32_t zero_word(int zero) { return zero | (zero << 7 << 16); }
 
@@ -48,9 +52,9 @@ struct IntegerSums : EqualUnits<Isa> {
   static Sums start(Sums zeros, Sums row_sum) {
     return add_start(Isa::zero_ints(), zeros, row_sum);
   }
-  static Sums start_at_middle(int middle, const int32_t* row_sum) {
-    const int32_t word = zero_word(middle);
-    return start(Isa::broadcast(&word), Isa::broadcast(row_sum));
+  static Sums start_at_middle(const int32_t* row_sum) { return Isa::broadcast(row_sum); }
+  static Sums add_start_at_middle(Sums sums, const int32_t* row_sum) {
+    return Isa::add(sums, Isa::broadcast(row_sum));
   }
   static typename Isa::Floats to_floats(Sums sums) { return Isa::to_floats(sums); }
   static typename Isa::Floats add_stretch(typename Isa::Floats total, Sums sums,
@@ -119,8 +123,10 @@ std::byte* panel_at(const Panels& panels, int64_t k, int64_t r) {
 // takes the largest to kMaxValue; and the sum of each segment. An infinity or a NaN makes the scale
 // NaN, and with it the row.
 template <class Isa, class Format>
-void prepare_integers(const void* row, Dtype dtype, int64_t k, int bits, const Panels& panels,
+void prepare_integers(const void* row, Dtype dtype, const Weights& weights, const Panels& panels,
                       int64_t r) {
+  const int64_t k = weights.k;
+  const int bits = weights.bits;
   constexpr int64_t kLanes = Isa::kLanes;
   constexpr float kSmallest = 1e-30f;  // whose reciprocal still fits
   constexpr uint32_t kInfinity = 0x7F800000u;
@@ -153,8 +159,9 @@ void prepare_integers(const void* row, Dtype dtype, int64_t k, int bits, const P
           Isa::store_as_int8(out + (i - begin), value, bits);
         }
       }
+      const int32_t total = Isa::reduce_add(sum);
       panels.sums[segment / panels.segment * panels.rows + r] =
-          Format::sum_word(Isa::reduce_add(sum));
+          weights.zeros == nullptr ? -Format::middle(bits) * total : Format::sum_word(total);
     }
   }
 }

@@ -69,16 +69,30 @@ constexpr int64_t kRowsAhead = 1024;
   for (int line = 0; line < 4; ++line) __builtin_prefetch(ahead + line * 64);
 }
 
+// The scales of a block, of which `columns` columns exist: n is a multiple of 8, not of the lanes.
+// With constants for the last two arguments nothing is left to decide per vector.
+template <class Isa>
+[[gnu::always_inline]] inline void load_scales(const void* scales, int64_t element, float* out,
+                                               Dtype dtype, int64_t columns) {
+  MARLIN_UNROLL
+  for (int64_t c = 0; c < kBlockColumns; c += Isa::kLanes) {
+    const int64_t left = columns - c;
+    Isa::store(out + c, Isa::load_floats(scales, dtype, element + c, left < 0 ? 0 : left));
+  }
+}
+
 template <class Isa, class Format>
 void load_group(const Weights& weights, int64_t group, int64_t block, GroupFacts& facts) {
-  constexpr int kLanes = Isa::kLanes;
   const int64_t element = scale_index(weights, group, block);
   const int64_t first = block * kBlockColumns;
-  for (int64_t c = 0; c < kBlockColumns; c += kLanes) {
-    // n is a multiple of 8, not of the lanes.
-    const int64_t columns = weights.n - (first + c);
-    Isa::store(facts.scales + c, Isa::load_floats(weights.scales, weights.scale_dtype, element + c,
-                                                  columns < 0 ? 0 : columns));
+  const int64_t columns = weights.n - first;
+  const Dtype dtype = weights.scale_dtype;
+  if (columns >= kBlockColumns && dtype == Dtype::kFloat16) {
+    load_scales<Isa>(weights.scales, element, facts.scales, Dtype::kFloat16, kBlockColumns);
+  } else if (columns >= kBlockColumns && dtype == Dtype::kBFloat16) {
+    load_scales<Isa>(weights.scales, element, facts.scales, Dtype::kBFloat16, kBlockColumns);
+  } else {
+    load_scales<Isa>(weights.scales, element, facts.scales, dtype, columns);
   }
   if (weights.zeros == nullptr) return;
   const uint32_t* words = weights.zeros + element / 8;
@@ -181,8 +195,7 @@ struct Pass {
   int64_t row_sums_stride;  // from a segment to the next
   const float* row_scales;
   const GroupFacts* facts[kMaxSegments];  // per segment
-  bool has_zeros;                         // else every zero point is `middle`
-  int32_t middle;
+  bool has_zeros;                         // else the codes are symmetric
   bool is_first;
   bool prefetches;
   float* tile;
@@ -206,7 +219,7 @@ template <class Isa, class Format, class Source, int rows, int vectors>
   } else {
     MARLIN_UNROLL
     for (int r = 0; r < rows; ++r) {
-      const auto start = Format::start_at_middle(pass.middle, row_sums + r);
+      const auto start = Format::start_at_middle(row_sums + r);
       MARLIN_UNROLL
       for (int v = 0; v < vectors; ++v) sums[r][v] = start;
     }
@@ -263,7 +276,8 @@ template <class Isa, class Format, class Source, int rows, int vectors>
   }
 }
 
-// A stretch of several segments: the partial results are in registers, too, so fewer rows fit.
+// A stretch of several segments: the partial results are in registers, too, so fewer rows fit; what
+// finds none waits in memory while a segment is summed.
 template <class Isa, class Format, class Source, int rows, int vectors>
 [[gnu::always_inline]] inline void multiply_several(const Pass& pass, int64_t c) {
   typename Isa::Floats partial[rows][vectors];
@@ -316,7 +330,7 @@ void multiply_rows(const Pass& pass) {
     return;
   }
   if constexpr (rows <= Isa::kMaxRowsOfSeveral) {
-    constexpr int kVectors = Isa::vectors_beside(2 * rows);
+    constexpr int kVectors = Isa::vectors_of_several(rows);
     for (int64_t c = 0; c < kBlockColumns; c += kVectors * Isa::kLanes) {
       multiply_several<Isa, Format, Source, rows, kVectors>(pass, c);
     }
@@ -384,25 +398,22 @@ class GroupWindow {
         groups_(weights.k / weights.group_size),
         ahead_(kRowsAhead < weights.group_size ? 1 : kRowsAhead / weights.group_size) {}
 
-  // The zero points of groups that have none of their own.
-  void set_zeros(int32_t word) {
-    for (GroupFacts& slot : slots_) {
-      for (int32_t& zero : slot.zeros) zero = word;
-    }
-  }
-
-  // Points `facts` at those of the segments from row k on; they are valid until the next move.
+  // Points `facts` at those of the segments from row k on, where the last move ended or the walk
+  // begins; they are valid until the next move.
   void move_to(int64_t k, int64_t segments, int64_t segment_rows,
                const GroupFacts* (&facts)[kMaxSegments]) {
     for (int64_t s = 0; s < segments; ++s) {
-      const int64_t group = (k + s * segment_rows) / weights_.group_size;
-      GroupFacts& slot = slots_[group % kMaxSegments];
+      const bool is_new = k + s * segment_rows == end_;
+      if (is_new) {
+        ++group_;
+        end_ += weights_.group_size;
+      }
+      GroupFacts& slot = slots_[group_ % kMaxSegments];
       facts[s] = &slot;
-      if (group == loaded_) continue;
-      load_group<Isa, Format>(weights_, group, block_, slot);
-      loaded_ = group;
+      if (!is_new) continue;
+      load_group<Isa, Format>(weights_, group_, block_, slot);
       // Towards the end those of the next block, which the same task takes next.
-      const int64_t next = group + ahead_;
+      const int64_t next = group_ + ahead_;
       prefetch_group(weights_, next < groups_ ? next : next - groups_,
                      next < groups_ ? block_ : block_ + 1);
     }
@@ -413,7 +424,8 @@ class GroupWindow {
   int64_t block_;
   int64_t groups_;
   int64_t ahead_;
-  int64_t loaded_ = -1;
+  int64_t group_ = -1;              // the one in work, and
+  int64_t end_ = 0;                 // the row of K where it ends
   GroupFacts slots_[kMaxSegments];  // by group modulo their number: a stretch touches no more
 };
 
@@ -430,7 +442,6 @@ void multiply_block(const Weights& weights, int64_t block, const Panels& panels,
   Pass pass;
   pass.row_sums_stride = panels.rows;
   pass.has_zeros = weights.zeros != nullptr;
-  pass.middle = 1 << (bits - 1);
   pass.count = panels.segment / (rows.decode_once ? kRowsPerUnit * Opened::kSteps : kRowsPerWord);
 
   for (int64_t k = 0; k < weights.k; k += panels.stretch) {
@@ -465,8 +476,12 @@ void multiply(const Weights& weights, int64_t block, const Panels& panels, const
 template <class Isa, class Format>
 constexpr Microkernel microkernel(decltype(Microkernel::prepare) prepare,
                                   int64_t decode_once_rows = kNeverDecodeOnce) {
-  return {Isa::kMaxRows, Isa::kMaxRowsOfSeveral, decode_once_rows, Format::kOpensBytes,
-          prepare,       multiply<Isa, Format>};
+  return {
+      {Isa::kMaxRows, Isa::kMaxRowsOfSeveral, Isa::kManyRowsOfSeveral, decode_once_rows},
+      Format::kOpensBytes,
+      prepare,
+      multiply<Isa, Format>,
+  };
 }
 
 }  // namespace

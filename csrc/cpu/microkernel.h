@@ -31,7 +31,8 @@ enum class Activation : uint8_t { kBFloat16, kInt16, kInt8 };
 struct Panels {
   std::byte* values;  // [ceil(k / 128)][rows], each 128 elements of the format, then
                       // kPanelPadding; elements beyond k are neither written nor used
-  int32_t* sums;      // [k / segment][rows]; of the elements, as the format writes them
+  int32_t* sums;      // [k / segment][rows]; of the elements, as the format writes them for
+                      // these weights
   float* scales;      // [ceil(k / stretch)][rows]; unused by kBFloat16
   int64_t rows;
   int64_t stretch;  // rows of K: 64 or 128; the last one may be shorter
@@ -49,15 +50,21 @@ struct RowSlice {
 
 inline constexpr int64_t kNeverDecodeOnce = int64_t{1} << 62;
 
-struct Microkernel {
+// How a microkernel is best given its rows: measured, by bench/tune_plan.py.
+struct Tuning {
   int max_rows;              // of a pass, where a stretch is one segment
   int max_rows_of_several;   // where it is more
-  int64_t decode_once_rows;  // of a slice, from which decode_once pays: by bench/tune_plan.py
-  bool takes_bytes;          // weights of 8 bits, too
+  int many_rows_of_several;  // likewise, of one of many passes; <= max_rows_of_several
+  int64_t decode_once_rows;  // of a slice, from which decode_once pays
+};
 
-  // Writes row `r` of the panels from k contiguous elements, of any alignment. `bits` are those of
-  // the weights.
-  void (*prepare)(const void* row, Dtype dtype, int64_t k, int bits, const Panels& panels,
+struct Microkernel {
+  Tuning tuning;
+  bool takes_bytes;  // weights of 8 bits, too
+
+  // Writes row `r` of the panels from weights.k contiguous elements, of any alignment. What it
+  // writes depends on no more of the weights than their k, bits, and having zero points.
+  void (*prepare)(const void* row, Dtype dtype, const Weights& weights, const Panels& panels,
                   int64_t r);
 
   // tile[i * 64 + c] = sum over k of row rows.first + i times column 64 * block + c. `tile` is

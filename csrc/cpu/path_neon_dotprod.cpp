@@ -28,7 +28,9 @@ struct DotInt8 : NeonSignedBytes {
 struct NeonOfTwoSums : Neon {
   static constexpr int kMaxRows = 6;
   static constexpr int kMaxRowsOfSeveral = 4;
+  static constexpr int kManyRowsOfSeveral = 4;
   static constexpr int vectors_beside(int rows) { return rows == 1 ? 4 : rows == 2 ? 2 : 1; }
+  static constexpr int vectors_of_several(int rows) { return vectors_beside(2 * rows); }
 };
 
 // 16-bit activations with codes of 4 bits, as two dot products of bytes: with a = 256 high + low,
@@ -45,8 +47,8 @@ struct SplitInt16 : NeonSignedBytes {
   static Sums start(Neon::Ints zeros, Neon::Ints row_sum) {
     return {Int8Format<Neon>::start(zeros, row_sum), Neon::zero_ints()};
   }
-  static Sums start_at_middle(int middle, const int32_t* row_sum) {
-    return {Int8Format<Neon>::start_at_middle(middle, row_sum), Neon::zero_ints()};
+  static Sums start_at_middle(const int32_t* row_sum) {
+    return {Int8Format<Neon>::start_at_middle(row_sum), Neon::zero_ints()};
   }
   static Neon::Floats to_floats(Sums sums) {
     return Neon::to_floats({with_high(sums.of_low.low, sums.of_high.low),

@@ -46,6 +46,13 @@ int64_t max_chunk_rows(int64_t k, Activation activation) {
   return std::clamp(kPanelBytes / row_bytes, kMinChunkRows, kMaxChunkRows);
 }
 
+// Rows of a pass over `rows` rows. Two passes are no more than they must be.
+int max_rows(const Tuning& tuning, const Plan& plan, int64_t rows) {
+  if (plan.segment == plan.stretch) return tuning.max_rows;
+  const int most = tuning.max_rows_of_several;
+  return rows <= 2 * most ? most : tuning.many_rows_of_several;
+}
+
 // Below this the kernel of few rows runs, where there is one. Estimated for AMX, where nothing has
 // been measured yet: per 64 bytes of codes, one row costs vectors 4 cycles and tiles 1/4, but tiles
 // first need the codes in memory (8 cycles) and their sums in registers again (1/5 per row). Few
@@ -64,15 +71,13 @@ Plan make_plan(const Problem& problem) {
   Plan plan{};
   plan.stretch = stretch_rows(problem.activation);
   plan.segment = segment_rows(problem.group_size, plan.stretch);
-  const int max_rows =
-      plan.segment == plan.stretch ? problem.max_rows : problem.max_rows_of_several;
   // Equal chunks, for the same reason as equal passes below.
   const int64_t chunks = ceil_div(problem.m, max_chunk_rows(problem.k, problem.activation));
   plan.chunk_rows = ceil_div(problem.m, chunks);
 
   // Equal passes: 7 rows at most 6 at a time run as 4 + 3, since a pass of 1 decodes as much as one
   // of 6.
-  const int64_t passes = ceil_div(plan.chunk_rows, max_rows);
+  const int64_t passes = ceil_div(plan.chunk_rows, max_rows(problem.tuning, plan, plan.chunk_rows));
   plan.rows_per_pass = static_cast<int>(ceil_div(plan.chunk_rows, passes));
 
   const int64_t elements = plan.chunk_rows * problem.k;
@@ -84,7 +89,7 @@ Plan make_plan(const Problem& problem) {
   const int64_t wanted = plan.workers == 1 ? 1 : plan.workers * kTasksPerThread;
   const int64_t slices = std::clamp<int64_t>(ceil_div(wanted, blocks), 1, passes);
   plan.rows_per_slice = ceil_div(passes, slices) * plan.rows_per_pass;
-  plan.decode_once = plan.rows_per_slice >= problem.decode_once_rows;
+  plan.decode_once = plan.rows_per_slice >= problem.tuning.decode_once_rows;
   return plan;
 }
 

@@ -14,10 +14,8 @@ struct Problem {
   int64_t k;
   int64_t group_size;
   Activation activation;
-  int max_rows;              // of the microkernel,
-  int max_rows_of_several;   // likewise
-  int64_t decode_once_rows;  // likewise
-  int threads;               // that may be used
+  Tuning tuning;  // of the microkernel
+  int threads;    // that may be used
 };
 
 // The rows are cut into chunks (their panels are held at once), a chunk into slices, a slice into
@@ -27,16 +25,17 @@ struct Plan {
   int64_t segment;
   int64_t chunk_rows;      // rows whose panels are in memory together
   int64_t rows_per_slice;  // a multiple of rows_per_pass; the last slice may have fewer
-  int rows_per_pass;       // <= max_rows; the last pass of a slice may have fewer
+  int rows_per_pass;       // within the tuning; the last pass of a slice may have fewer
   bool decode_once;        // see RowSlice
   int workers;             // threads that share the tasks
-  int prepare_workers;     // threads that share the preparation of the panels
+  int prepare_workers;     // threads that share the preparation of the panels; with 1, each of
+                           // `workers` prepares panels of its own
 };
 
 // Bytes of one prepared activation.
 int64_t activation_bytes(Activation activation);
 
-// Expects m, n, k, max_rows, threads >= 1.
+// Expects m, n, k, threads and the rows of the tuning >= 1.
 Plan make_plan(const Problem& problem);
 
 // The kernel that a product of `m` rows takes: `kernel`, or what it names for few rows. A row's

@@ -72,16 +72,13 @@ int64_t element_bytes(const Kernel& kernel) {
 }
 
 Cut cut_of(const Kernel& kernel, const Shape& s) {
-  const cpu::Plan plan =
-      cpu::make_plan({.m = s.m,
-                      .n = s.n,
-                      .k = s.k,
-                      .group_size = s.group_size,
-                      .activation = kernel.activation,
-                      .max_rows = kernel.microkernel->max_rows,
-                      .max_rows_of_several = kernel.microkernel->max_rows_of_several,
-                      .decode_once_rows = kernel.microkernel->decode_once_rows,
-                      .threads = 1});
+  const cpu::Plan plan = cpu::make_plan({.m = s.m,
+                                         .n = s.n,
+                                         .k = s.k,
+                                         .group_size = s.group_size,
+                                         .activation = kernel.activation,
+                                         .tuning = kernel.microkernel->tuning,
+                                         .threads = 1});
   return {plan.stretch, plan.segment};
 }
 
@@ -119,13 +116,13 @@ Prepared::Prepared(const Kernel& kernel, const LinearCase& linear, Flush flush, 
     : GuardedPanels(kernel, linear.shape().m, linear.shape().k, cut, flush) {
   const Shape& s = linear.shape();
   for (int64_t r = 0; r < s.m; ++r) {
-    kernel.microkernel->prepare(linear.row(r), s.dtype, s.k, s.bits, panels(), r);
+    kernel.microkernel->prepare(linear.row(r), s.dtype, linear.weights(), panels(), r);
   }
 }
 
 int max_rows(const Kernel& kernel, const cpu::Panels& panels) {
-  return panels.segment == panels.stretch ? kernel.microkernel->max_rows
-                                          : kernel.microkernel->max_rows_of_several;
+  const cpu::Tuning& tuning = kernel.microkernel->tuning;
+  return panels.segment == panels.stretch ? tuning.max_rows : tuning.max_rows_of_several;
 }
 
 cpu::RowSlice whole_slice(const Kernel& kernel, const cpu::Panels& panels) {

@@ -44,6 +44,9 @@ struct PortableBFloat16 {
                         const Generic::Ints& row_sum) {
     return Generic::multiply_add(std::bit_cast<Sums>(zeros), std::bit_cast<Sums>(row_sum), sums);
   }
+  static const Sums& add_start_at_middle(const Sums& sums, const int32_t* /*row_sum*/) {
+    return sums;
+  }
   template <int bits, int step>
   static Opened open(const uint32_t* words) {
     return Generic::each<int32_t>([words](size_t i) {
@@ -58,9 +61,9 @@ struct PortableBFloat16 {
   static const Sums& to_floats(const Sums& sums) { return sums; }
 };
 
-void prepare_bfloat16(const void* row, Dtype dtype, int64_t k, int /*bits*/, const Panels& panels,
+void prepare_bfloat16(const void* row, Dtype dtype, const Weights& weights, const Panels& panels,
                       int64_t r) {
-  for (int64_t begin = 0; begin < k; begin += panels.segment) {
+  for (int64_t begin = 0; begin < weights.k; begin += panels.segment) {
     std::byte* out = cpu::panel_at<PortableBFloat16>(panels, begin, r);
     float sum = 0;
     for (int64_t i = 0; i < panels.segment; ++i) {

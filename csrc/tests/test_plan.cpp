@@ -22,7 +22,7 @@ std::string describe(const Problem& p) {
   return " for m " + std::to_string(p.m) + ", n " + std::to_string(p.n) + ", k " +
          std::to_string(p.k) + ", group " + std::to_string(p.group_size) + ", format " +
          std::to_string(static_cast<int>(p.activation)) + ", max_rows " +
-         std::to_string(p.max_rows) + " or " + std::to_string(p.max_rows_of_several) +
+         std::to_string(p.tuning.max_rows) + " or " + std::to_string(p.tuning.max_rows_of_several) +
          ", threads " + std::to_string(p.threads);
 }
 
@@ -36,7 +36,11 @@ void expect_within_limits(const Problem& p) {
   require(plan.stretch % plan.segment == 0, "a segment is a part of a stretch");
   require(p.group_size % plan.segment == 0, "a segment lies inside a group");
   require(plan.chunk_rows >= 1 && plan.chunk_rows <= p.m, "chunk_rows");
-  const int max_rows = plan.segment == plan.stretch ? p.max_rows : p.max_rows_of_several;
+  const cpu::Tuning& tuning = p.tuning;
+  const bool has_several = plan.segment != plan.stretch;
+  const int most = has_several ? tuning.max_rows_of_several : tuning.max_rows;
+  const bool has_many = has_several && plan.chunk_rows > 2 * most;
+  const int max_rows = has_many ? tuning.many_rows_of_several : most;
   require(plan.rows_per_pass >= 1 && plan.rows_per_pass <= max_rows, "rows_per_pass");
   require(plan.rows_per_slice >= plan.rows_per_pass, "rows_per_slice");
   require(plan.rows_per_slice % plan.rows_per_pass == 0, "whole passes");
@@ -48,7 +52,7 @@ void expect_within_limits(const Problem& p) {
 }
 
 Problem problem(int64_t m, int64_t n, int64_t k, int threads) {
-  return {m, n, k, 128, Activation::kInt16, 6, 3, 48, threads};
+  return {m, n, k, 128, Activation::kInt16, {6, 3, 2, 48}, threads};
 }
 
 }  // namespace
@@ -60,8 +64,9 @@ MARLIN_TEST(plan_covers_all_rows_within_the_limits) {
         for (const int64_t n : {8, 64, 72, 4096, 14336}) {
           for (const Activation activation : kActivations) {
             for (const int64_t group_size : {32, 64, 128}) {
-              expect_within_limits(
-                  {m, n, 4096, group_size, activation, max_rows, (max_rows + 1) / 2, 48, threads});
+              const int several = (max_rows + 1) / 2;
+              const cpu::Tuning tuning = {max_rows, several, (several + 1) / 2, 48};
+              expect_within_limits({m, n, 4096, group_size, activation, tuning, threads});
             }
           }
         }
@@ -74,7 +79,7 @@ MARLIN_TEST(plan_takes_the_longest_segment_without_loss) {
   for (const Activation activation : kActivations) {
     const int64_t most = activation == Activation::kInt16 ? 64 : 128;
     for (int64_t group_size = 32; group_size <= 4096; group_size += 32) {
-      const Problem p = {5, 256, 2 * group_size, group_size, activation, 12, 6, 48, 2};
+      const Problem p = {5, 256, 2 * group_size, group_size, activation, {12, 6, 6, 48}, 2};
       expect_within_limits(p);
       int64_t longest = most;
       while (group_size % longest != 0) longest /= 2;
@@ -87,9 +92,11 @@ MARLIN_TEST(plan_makes_equal_passes) {
   expect(make_plan(problem(7, 4096, 4096, 1)).rows_per_pass == 4, "7 rows are 4 + 3");
   expect(make_plan(problem(16, 4096, 4096, 1)).rows_per_pass == 6, "16 rows are 6 + 6 + 4");
   expect(make_plan(problem(12, 4096, 4096, 1)).rows_per_pass == 6, "12 rows are 6 + 6");
-  Problem several = problem(7, 4096, 4096, 1);
+  Problem several = problem(5, 4096, 4096, 1);
   several.group_size = 32;
-  expect(make_plan(several).rows_per_pass == 3, "7 rows of short groups are 3 + 3 + 1");
+  expect(make_plan(several).rows_per_pass == 3, "5 rows of short groups are 3 + 2");
+  several.m = 7;
+  expect(make_plan(several).rows_per_pass == 2, "7 rows of short groups are 2 + 2 + 2 + 1");
 }
 
 MARLIN_TEST(plan_wakes_no_thread_for_small_work) {
@@ -121,7 +128,7 @@ MARLIN_TEST(plan_bounds_the_panels_in_memory) {
 
 MARLIN_TEST(plan_opens_the_codes_of_one_row_in_registers) {
   for (const Activation activation : kActivations) {
-    expect(!make_plan({1, 4096, 4096, 128, activation, 12, 6, 48, 4}).decode_once, "one row");
+    expect(!make_plan({1, 4096, 4096, 128, activation, {12, 6, 6, 48}, 4}).decode_once, "one row");
   }
 }
 

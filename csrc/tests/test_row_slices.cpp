@@ -55,7 +55,7 @@ std::vector<int64_t> bytes_of_row(const Kernel& kernel, const LinearCase& linear
   GuardedPanels zeros(kernel, 3, s.k, cut_of(kernel, s), Flush::kEnd);
   zeros.poison(0);
   for (const GuardedPanels* panels : {&ones, &zeros}) {
-    kernel.microkernel->prepare(linear.row(0), s.dtype, s.k, s.bits, panels->panels(), r);
+    kernel.microkernel->prepare(linear.row(0), s.dtype, linear.weights(), panels->panels(), r);
   }
   return ones.bytes_in_common(zeros);
 }
