@@ -271,7 +271,8 @@ template <class Tiles, class Isa, class Format>
 constexpr Microkernel microkernel_on_tiles(decltype(Microkernel::prepare) prepare,
                                            const Microkernel* few) {
   Microkernel kernel{};
-  kernel.tuning = {kTilePassRows, kTilePassRows, kTilePassRows, 0};
+  kernel.tuning.one_segment = {kTilePassRows, kTilePassRows, 0};
+  kernel.tuning.several = kernel.tuning.one_segment;
   kernel.takes_bytes = Format::kOpensBytes;
   kernel.prepare = prepare;
   kernel.multiply = multiply_on_tiles<Tiles, Isa, Format>;

@@ -475,9 +475,11 @@ void multiply(const Weights& weights, int64_t block, const Panels& panels, const
 
 template <class Isa, class Format>
 constexpr Microkernel microkernel(decltype(Microkernel::prepare) prepare,
-                                  int64_t decode_once_rows = kNeverDecodeOnce) {
+                                  int64_t decode_once_rows = kNeverDecodeOnce,
+                                  int64_t decode_once_rows_of_several = kNeverDecodeOnce) {
   return {
-      {Isa::kMaxRows, Isa::kMaxRowsOfSeveral, Isa::kManyRowsOfSeveral, decode_once_rows},
+      {{Isa::kMaxRows, Isa::kMaxRows, decode_once_rows},
+       {Isa::kMaxRowsOfSeveral, Isa::kManyRowsOfSeveral, decode_once_rows_of_several}},
       Format::kOpensBytes,
       prepare,
       multiply<Isa, Format>,

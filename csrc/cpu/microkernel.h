@@ -51,11 +51,16 @@ struct RowSlice {
 inline constexpr int64_t kNeverDecodeOnce = int64_t{1} << 62;
 
 // How a microkernel is best given its rows: measured, by bench/tune_plan.py.
-struct Tuning {
-  int max_rows;              // of a pass, where a stretch is one segment
-  int max_rows_of_several;   // where it is more
-  int many_rows_of_several;  // likewise, of one of many passes; <= max_rows_of_several
+struct PassTuning {
+  int max_rows;              // of a pass
+  int many_rows;             // of one of many passes; <= max_rows
   int64_t decode_once_rows;  // of a slice, from which decode_once pays
+};
+
+// A pass over a stretch of several segments keeps more in registers, and scales more often.
+struct Tuning {
+  PassTuning one_segment;
+  PassTuning several;
 };
 
 struct Microkernel {

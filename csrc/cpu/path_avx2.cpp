@@ -46,8 +46,9 @@ struct Int8 : Int8Format<Avx2Plain> {
 using Int16 = Int16Format<Avx2Plain>;
 
 constexpr Microkernel kInt16 =
-    microkernel<Avx2Plain, Int16>(prepare_integers<Avx2Plain, Int16>, 24);
-constexpr Microkernel kInt8 = microkernel<Avx2Plain, Int8>(prepare_integers<Avx2Plain, Int8>, 24);
+    microkernel<Avx2Plain, Int16>(prepare_integers<Avx2Plain, Int16>, 24, 24);
+constexpr Microkernel kInt8 =
+    microkernel<Avx2Plain, Int8>(prepare_integers<Avx2Plain, Int8>, 24, 24);
 
 }  // namespace
 

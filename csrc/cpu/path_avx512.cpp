@@ -30,7 +30,7 @@ using Int16 = Int16Format<Avx512Plain>;
 using Int8 = Int8Format<Avx512Plain>;
 
 constexpr Microkernel kInt16 =
-    microkernel<Avx512Plain, Int16>(prepare_integers<Avx512Plain, Int16>, 24);
+    microkernel<Avx512Plain, Int16>(prepare_integers<Avx512Plain, Int16>, 24, 24);
 constexpr Microkernel kInt8 = microkernel<Avx512Plain, Int8>(prepare_integers<Avx512Plain, Int8>);
 
 }  // namespace

@@ -15,9 +15,9 @@ using Int8 = Int8Format<Avx512Vnni>;
 }  // namespace
 
 const Microkernel kAvx512VnniInt16 =
-    microkernel<Avx512Vnni, Int16>(prepare_integers<Avx512Vnni, Int16>);
+    microkernel<Avx512Vnni, Int16>(prepare_integers<Avx512Vnni, Int16>, kNeverDecodeOnce, 96);
 const Microkernel kAvx512VnniInt8 =
-    microkernel<Avx512Vnni, Int8>(prepare_integers<Avx512Vnni, Int8>);
+    microkernel<Avx512Vnni, Int8>(prepare_integers<Avx512Vnni, Int8>, kNeverDecodeOnce, 64);
 
 const Path kAvx512VnniPath = {"avx512_vnni", nullptr, &kAvx512VnniInt16, &kAvx512VnniInt8,
                               finish<Avx512Vnni>};

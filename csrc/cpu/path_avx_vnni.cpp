@@ -31,8 +31,9 @@ struct AvxVnni : Avx2 {
 using Int16 = Int16Format<AvxVnni>;
 using Int8 = Int8Format<AvxVnni>;
 
-constexpr Microkernel kInt16 = microkernel<AvxVnni, Int16>(prepare_integers<AvxVnni, Int16>, 96);
-constexpr Microkernel kInt8 = microkernel<AvxVnni, Int8>(prepare_integers<AvxVnni, Int8>, 48);
+constexpr Microkernel kInt16 =
+    microkernel<AvxVnni, Int16>(prepare_integers<AvxVnni, Int16>, 96, 96);
+constexpr Microkernel kInt8 = microkernel<AvxVnni, Int8>(prepare_integers<AvxVnni, Int8>, 48, 48);
 
 }  // namespace
 

@@ -46,11 +46,9 @@ int64_t max_chunk_rows(int64_t k, Activation activation) {
   return std::clamp(kPanelBytes / row_bytes, kMinChunkRows, kMaxChunkRows);
 }
 
-// Rows of a pass over `rows` rows. Two passes are no more than they must be.
-int max_rows(const Tuning& tuning, const Plan& plan, int64_t rows) {
-  if (plan.segment == plan.stretch) return tuning.max_rows;
-  const int most = tuning.max_rows_of_several;
-  return rows <= 2 * most ? most : tuning.many_rows_of_several;
+// The most rows of a pass over `rows` rows. Two passes are no more than they must be.
+int max_rows(const PassTuning& tuning, int64_t rows) {
+  return rows <= 2 * tuning.max_rows ? tuning.max_rows : tuning.many_rows;
 }
 
 // Below this the kernel of few rows runs, where there is one. Estimated for AMX, where nothing has
@@ -77,7 +75,9 @@ Plan make_plan(const Problem& problem) {
 
   // Equal passes: 7 rows at most 6 at a time run as 4 + 3, since a pass of 1 decodes as much as one
   // of 6.
-  const int64_t passes = ceil_div(plan.chunk_rows, max_rows(problem.tuning, plan, plan.chunk_rows));
+  const PassTuning& tuning =
+      plan.segment == plan.stretch ? problem.tuning.one_segment : problem.tuning.several;
+  const int64_t passes = ceil_div(plan.chunk_rows, max_rows(tuning, plan.chunk_rows));
   plan.rows_per_pass = static_cast<int>(ceil_div(plan.chunk_rows, passes));
 
   const int64_t elements = plan.chunk_rows * problem.k;
@@ -89,7 +89,7 @@ Plan make_plan(const Problem& problem) {
   const int64_t wanted = plan.workers == 1 ? 1 : plan.workers * kTasksPerThread;
   const int64_t slices = std::clamp<int64_t>(ceil_div(wanted, blocks), 1, passes);
   plan.rows_per_slice = ceil_div(passes, slices) * plan.rows_per_pass;
-  plan.decode_once = plan.rows_per_slice >= problem.tuning.decode_once_rows;
+  plan.decode_once = plan.rows_per_slice >= tuning.decode_once_rows;
   return plan;
 }
 

@@ -122,7 +122,7 @@ Prepared::Prepared(const Kernel& kernel, const LinearCase& linear, Flush flush, 
 
 int max_rows(const Kernel& kernel, const cpu::Panels& panels) {
   const cpu::Tuning& tuning = kernel.microkernel->tuning;
-  return panels.segment == panels.stretch ? tuning.max_rows : tuning.max_rows_of_several;
+  return (panels.segment == panels.stretch ? tuning.one_segment : tuning.several).max_rows;
 }
 
 cpu::RowSlice whole_slice(const Kernel& kernel, const cpu::Panels& panels) {

@@ -22,8 +22,8 @@ std::string describe(const Problem& p) {
   return " for m " + std::to_string(p.m) + ", n " + std::to_string(p.n) + ", k " +
          std::to_string(p.k) + ", group " + std::to_string(p.group_size) + ", format " +
          std::to_string(static_cast<int>(p.activation)) + ", max_rows " +
-         std::to_string(p.tuning.max_rows) + " or " + std::to_string(p.tuning.max_rows_of_several) +
-         ", threads " + std::to_string(p.threads);
+         std::to_string(p.tuning.one_segment.max_rows) + " or " +
+         std::to_string(p.tuning.several.max_rows) + ", threads " + std::to_string(p.threads);
 }
 
 void expect_within_limits(const Problem& p) {
@@ -36,11 +36,9 @@ void expect_within_limits(const Problem& p) {
   require(plan.stretch % plan.segment == 0, "a segment is a part of a stretch");
   require(p.group_size % plan.segment == 0, "a segment lies inside a group");
   require(plan.chunk_rows >= 1 && plan.chunk_rows <= p.m, "chunk_rows");
-  const cpu::Tuning& tuning = p.tuning;
-  const bool has_several = plan.segment != plan.stretch;
-  const int most = has_several ? tuning.max_rows_of_several : tuning.max_rows;
-  const bool has_many = has_several && plan.chunk_rows > 2 * most;
-  const int max_rows = has_many ? tuning.many_rows_of_several : most;
+  const cpu::PassTuning& tuning =
+      plan.segment == plan.stretch ? p.tuning.one_segment : p.tuning.several;
+  const int max_rows = plan.chunk_rows > 2 * tuning.max_rows ? tuning.many_rows : tuning.max_rows;
   require(plan.rows_per_pass >= 1 && plan.rows_per_pass <= max_rows, "rows_per_pass");
   require(plan.rows_per_slice >= plan.rows_per_pass, "rows_per_slice");
   require(plan.rows_per_slice % plan.rows_per_pass == 0, "whole passes");
@@ -52,7 +50,7 @@ void expect_within_limits(const Problem& p) {
 }
 
 Problem problem(int64_t m, int64_t n, int64_t k, int threads) {
-  return {m, n, k, 128, Activation::kInt16, {6, 3, 2, 48}, threads};
+  return {m, n, k, 128, Activation::kInt16, {{6, 6, 48}, {3, 2, 96}}, threads};
 }
 
 }  // namespace
@@ -65,7 +63,8 @@ MARLIN_TEST(plan_covers_all_rows_within_the_limits) {
           for (const Activation activation : kActivations) {
             for (const int64_t group_size : {32, 64, 128}) {
               const int several = (max_rows + 1) / 2;
-              const cpu::Tuning tuning = {max_rows, several, (several + 1) / 2, 48};
+              const cpu::Tuning tuning = {{max_rows, max_rows, 48},
+                                          {several, (several + 1) / 2, 96}};
               expect_within_limits({m, n, 4096, group_size, activation, tuning, threads});
             }
           }
@@ -79,7 +78,8 @@ MARLIN_TEST(plan_takes_the_longest_segment_without_loss) {
   for (const Activation activation : kActivations) {
     const int64_t most = activation == Activation::kInt16 ? 64 : 128;
     for (int64_t group_size = 32; group_size <= 4096; group_size += 32) {
-      const Problem p = {5, 256, 2 * group_size, group_size, activation, {12, 6, 6, 48}, 2};
+      const Problem p = {5, 256, 2 * group_size, group_size, activation, {{12, 12, 48}, {6, 6, 48}},
+                         2};
       expect_within_limits(p);
       int64_t longest = most;
       while (group_size % longest != 0) longest /= 2;
@@ -113,6 +113,11 @@ MARLIN_TEST(plan_opens_codes_once_for_many_rows_of_a_task) {
   expect(!make_plan(problem(42, 4096, 4096, 1)).decode_once, "42 of 48 rows");
   expect(make_plan(problem(48, 4096, 4096, 1)).decode_once, "48 of 48 rows");
   expect(!make_plan(problem(64, 64, 4096, 8)).decode_once, "slices of 64 rows are shorter");
+  Problem several = problem(64, 4096, 4096, 1);
+  several.group_size = 32;
+  expect(!make_plan(several).decode_once, "64 of 96 rows of short groups");
+  several.m = 96;
+  expect(make_plan(several).decode_once, "96 of 96 rows of short groups");
 }
 
 MARLIN_TEST(plan_cuts_rows_only_when_columns_are_too_few) {
@@ -128,7 +133,8 @@ MARLIN_TEST(plan_bounds_the_panels_in_memory) {
 
 MARLIN_TEST(plan_opens_the_codes_of_one_row_in_registers) {
   for (const Activation activation : kActivations) {
-    expect(!make_plan({1, 4096, 4096, 128, activation, {12, 6, 6, 48}, 4}).decode_once, "one row");
+    expect(!make_plan({1, 4096, 4096, 128, activation, {{12, 12, 48}, {6, 6, 48}}, 4}).decode_once,
+           "one row");
   }
 }
 
