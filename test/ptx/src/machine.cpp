@@ -295,7 +295,8 @@ void Grid::step(Warp& warp, uint32_t group) {
       return;
     case Control::kBranch:
       for_lanes(mask, [&](int lane) { warp.pc_[static_cast<size_t>(lane)] = instruction.target; });
-      if (instruction.is_aligned && mask != 0 && mask != group) {
+      // Said of the lanes that run it, not of the warp.
+      if (instruction.flag && mask != 0 && mask != group) {
         report("not_converged", "A branch that was said to be uniform was taken by some lanes only.",
                warp, instruction, std::countr_zero(mask));
       }

@@ -36,7 +36,7 @@ bool select_control(Builder& b) {
   const std::string& opcode = b.statement().opcode;
   if (opcode == "bra") {
     i.control = Control::kBranch;
-    i.is_aligned = b.take("uni");
+    i.flag = b.take("uni");
     if (b.operand(0).kind != OperandKind::kLabel) b.refuse("expected a label");
     i.target = static_cast<uint32_t>(b.operand(0).index);
     return true;
