@@ -39,7 +39,8 @@ using Fragment = uint32_t[kMaxFragment][32];  // [register][lane]
 void multiply(const Mma& mma, Generation generation, const Fragment& a, const Fragment& b,
               const Fragment& c, Fragment& d);
 
-// One element: c + sum over k of a[i] b[i], of 16-bit formats into float32, block after block.
+// One element: c + sum over k of a[i] b[i], of 16-bit formats into float32, block after block. A k
+// above 16 is a chain of instructions of k 16, each rounded.
 float dot(Generation generation, Element format, const uint16_t* a, const uint16_t* b, int k,
           float c);
 
