@@ -1,8 +1,9 @@
 // Arithmetic of float32 and the 16-bit formats. float64, with more bits than a double has to spare,
 // is in float64.cpp.
 //
-// Everything is computed in double, rounded to odd, and rounded once more to the result's format:
-// with 53 bits against 24 that is the same as one rounding, in every direction and for subnormals.
+// Everything is computed in double, sums are rounded to odd there, and the result is rounded once
+// more to its format: with 53 bits against 24 that is the same as one rounding, in every direction
+// and for subnormals.
 
 #include "floats.h"
 
@@ -117,19 +118,15 @@ float fused(float a, float b, float c, const Arithmetic& how) {
 
 }  // namespace with_modifiers
 
-// The remainder a - quotient b is exact, and has the sign of the error where b is positive.
+// A quotient or root that is no number r of 25 bits is far from all of them: a - r b and a - r r
+// are integers in the units of their factors, so that they differ from 0 by 2^-50 a or more. The
+// double lies on the same side of r.
 float divide(float a, float b, const Arithmetic& how) {
-  const double dividend = operand(a, how.flushes);
-  const double divisor = operand(b, how.flushes);
-  const double quotient = dividend / divisor;
-  const double remainder = std::fma(-quotient, divisor, dividend);
-  return float_result(to_odd(quotient, divisor > 0 ? remainder : -remainder), how);
+  return float_result(double{operand(a, how.flushes)} / operand(b, how.flushes), how);
 }
 
 float square_root(float a, const Arithmetic& how) {
-  const double value = operand(a, how.flushes);
-  const double root = std::sqrt(value);
-  return float_result(to_odd(root, std::fma(-root, root, value)), how);
+  return float_result(std::sqrt(double{operand(a, how.flushes)}), how);
 }
 
 uint16_t add(Half format, uint16_t a, uint16_t b, const Arithmetic& how) {

@@ -171,9 +171,16 @@ TEST(subnormal_halves_enter_exactly_and_not_normalised) {
   // 2^-24 counts as 2^-10 2^-14, so Ampere's unit is 2^-38 and Hopper's 2^-39.
   check_dot("2^-24 + 2^-39", Half::kF16, 0, {{0x1p-24f, 1}, {0x1p-24f, 0x1p-15f}},
             {0x1p-24f + 0x1p-39f, 0x1p-24f, 0x1p-24f + 0x1p-39f});
+}
+
+TEST(tiny_sums_are_aligned_to_a_subnormal_accumulator) {
   const float least = 0x1p-149f;
   check_dot("subnormal float32", Half::kBf16, least, {{0x1p-100f, 0x1p-49f}},
             {2 * least, 2 * least, 2 * least});
+  // A zero counts as 2^-126, so Ampere's unit is half the least float32 and Hopper's a quarter.
+  const Product three_quarters{3 * 0x1p-76f, 0x1p-75f};
+  check_dot("four times 3/4", Half::kBf16, 0, std::vector<Product>(4, three_quarters),
+            {3 * least, 2 * least, 3 * least});
 }
 
 TEST(exact_sums_span_all_exponents) {
@@ -182,6 +189,11 @@ TEST(exact_sums_span_all_exponents) {
   check_dot("2^250 - 2^250 - 2^-140", Half::kBf16, 0,
             {{0x1p125f, 0x1p125f}, {-0x1p-70f, 0x1p-70f}, {-0x1p125f, 0x1p125f}},
             {-0x1p-140f, 0, 0});
+  // 255 255 15 = 975375, above 1: 55 binades in each operand.
+  std::vector<Product> large(15, {255 * 0x1p48f, 255 * 0x1p48f});
+  large.push_back({1, 1});
+  const float sum = 975375 * 0x1p96f;
+  check_dot("fifteen large and a small one", Half::kBf16, 0, large, {sum, sum, sum});
 }
 
 TEST(infinities_and_nans_come_out) {
@@ -226,12 +238,14 @@ TEST(tf32_has_blocks_of_half_the_length_and_ignores_low_bits) {
     Fragment a = {};
     Fragment b = {};
     Fragment c = {};
-    // 2^-24 at k 0 and k 4 of row 0 and column 0.
+    // 2^-24 at k 0 and k 4 of row 0 and column 0, 1 at k 0 of row 1.
     a[0][0] = a[2][0] = std::bit_cast<uint32_t>(0x1p-24f) | 0x1FFF;
+    a[0][4] = std::bit_cast<uint32_t>(1.0f) | 0x1FFF;
     b[0][0] = b[1][0] = std::bit_cast<uint32_t>(1.0f) | 0x1FFF;
     c[0][0] = std::bit_cast<uint32_t>(1.0f);
     multiply(mma, kGenerations[i], a, b, c, c);
     expect(std::bit_cast<float>(c[0][0]) == wants[i], "generation ", i);
+    expect(std::bit_cast<float>(c[0][4]) == 1, "low bits, generation ", i);
   }
 }
 
@@ -243,7 +257,7 @@ TEST(random_sums_follow_their_definitions) {
     const Element element = format == Half::kF16 ? Element::kF16 : Element::kBf16;
     const Kind& kind = format == Half::kF16 ? kBinary16 : kBrain;
     for (int trial = 0; trial < kTrials; ++trial) {
-      const int spread = trial % 4 < 3 ? 2 + trial % 9 : kind.bias() * 9 / 10 / (trial % 3 + 1);
+      const int spread = trial % 4 < 3 ? 2 + trial % 29 : kind.bias() * 9 / 10 / (trial % 3 + 1);
       uint16_t a[kLength];
       uint16_t b[kLength];
       double left[kLength];
