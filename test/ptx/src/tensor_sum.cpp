@@ -178,7 +178,7 @@ uint32_t sum_one_block(Element result, const Terms& a, const Terms& b, int first
     const int32_t sign = a.sign[i] ^ b.sign[i];
     total += (aligned ^ sign) - sign;
   }
-  // Exact: a double has room for the sum, and for exponents from -402 to 256.
+  // Exact: a double has room for the sum, and for units from 2^-151 to 2^230.
   const double sum = static_cast<double>(total) * power_of_two(unit);
   if (result == Element::kF16) return static_cast<uint32_t>(encode(kFloat16, sum, Round::kNearest));
   // Truncation stops at no largest number.
