@@ -150,7 +150,9 @@ struct Neon {
   static Floats with_whole(const Element* p, int64_t count, const LoadWhole& load_whole) {
     if (count >= kLanes) return load_whole(p);
     Element whole[kLanes] = {};
-    for (int64_t i = 0; i < count; ++i) whole[i] = p[i];
+    for (int64_t i = 0; i < kLanes; ++i) {
+      if (i < count) whole[i] = p[i];
+    }
     return load_whole(whole);
   }
   template <typename Element>

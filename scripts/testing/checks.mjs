@@ -107,7 +107,7 @@ function bin(name, file) {
 
 /** One command for all C++ files; none where there is no such file. */
 function clangFormat(python, flags) {
-  const files = listFiles(path.join(ROOT, "csrc")).filter((file) => CPP.test(file));
+  const files = ["csrc", "test/ptx"].flatMap((folder) => listFiles(path.join(ROOT, folder))).filter((file) => CPP.test(file));
   if (files.length === 0) return [];
   // The PyPI package's own entry point: the clang-format on PATH may be another version, which formats otherwise.
   const entry = "from clang_format import clang_format; clang_format()";

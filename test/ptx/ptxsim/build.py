@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -28,15 +31,7 @@ def library() -> Path:
     cxx = find_cxx(os.environ)
     command = (*cxx, "-std=c++20", "-fPIC", *MODES["plain"], *warning_flags())
     sources = tuple(Source(path, command) for path in sorted(SOURCES.glob("*.cpp")))
-    output = BUILT / "libptxsim.so"
-    build_library(
-        Library("ptxsim", sources, (*cxx, "-shared"), ()),
-        output,
-        output.with_suffix(".objects"),
-        jobs(),
-        lambda line: print(line, file=sys.stderr),
-    )
-    return output
+    return _build("ptxsim", sources, (*cxx, "-shared"), BUILT / "libptxsim.so")
 
 
 def checks(mode: str) -> Path:
@@ -45,12 +40,25 @@ def checks(mode: str) -> Path:
     command = (*cxx, "-std=c++20", *MODES[mode], *warning_flags())
     files = [*SOURCES.glob("*.cpp"), *TESTS.glob("*.cpp")]
     sources = tuple(Source(path, command) for path in sorted(files))
-    output = BUILT / f"checks-{mode}"
-    build_library(
-        Library(f"ptxsim checks, {mode}", sources, (*cxx, *MODES[mode]), ()),
-        output,
-        output.with_suffix(".objects"),
-        jobs(),
-        lambda line: print(line, file=sys.stderr),
-    )
+    return _build(f"ptxsim checks, {mode}", sources, (*cxx, *MODES[mode]), BUILT / f"checks-{mode}")
+
+
+def _build(name: str, sources: tuple[Source, ...], link: tuple[str, ...], output: Path) -> Path:
+    with _alone():
+        build_library(
+            Library(name, sources, link, ()),
+            output,
+            output.with_suffix(".objects"),
+            jobs(),
+            lambda line: print(line, file=sys.stderr),
+        )
     return output
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Keeps processes that start together from building the same files."""
+    BUILT.mkdir(parents=True, exist_ok=True)
+    with (BUILT / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -30,10 +30,10 @@ class Options:
     Attributes:
         seed: Draws the order in which warps run.
         generation: How tensor cores add: `exact`, `ampere` (sm_80 to sm_89) or `hopper` (sm_90).
-        copies_late: Bytes of cp.async arrive when they are waited for; else when they are committed.
+        copies_late: Bytes of cp.async arrive when they are waited for; else when committed.
         checks_races: Whether accesses are compared with each other; costs about half of the time.
-        reports_equal_writes: Whether unordered writes of the same bytes are findings, too. PTX calls
-            them races; Triton relies on the opposite.
+        reports_equal_writes: Whether unordered writes of the same bytes are findings, too. PTX
+            calls them races; Triton relies on the opposite.
         max_quantum: Instructions that a warp runs in a row, at most.
         max_steps: Instructions of warps in all, at most.
         patience: Instructions without any progress after which the grid has livelocked.
@@ -213,19 +213,21 @@ class Buffer:
                 f"got {values.nbytes}."
             )
 
-    def read(self, dtype: np.dtype[Any] | type, shape: int | Sequence[int] | None = None) -> np.ndarray:
+    def read(
+        self, dtype: np.dtype[Any] | type, shape: int | Sequence[int] | None = None
+    ) -> np.ndarray:
         """The buffer's bytes as an array; all of them if there is no shape."""
         dtype = np.dtype(dtype)
         values = np.empty(self.size // dtype.itemsize if shape is None else shape, dtype)
-        _load().ptxsim_read(
-            self.simulator._handle, self.address, values.ctypes.data, values.nbytes
-        )
+        _load().ptxsim_read(self.simulator._handle, self.address, values.ctypes.data, values.nbytes)
         return values
 
     def written(self) -> np.ndarray:
         """One bool per byte: whether anybody has written it."""
         mask = np.empty(self.size, np.uint8)
-        _load().ptxsim_read_written(self.simulator._handle, self.address, mask.ctypes.data, self.size)
+        _load().ptxsim_read_written(
+            self.simulator._handle, self.address, mask.ctypes.data, self.size
+        )
         return mask.astype(bool)
 
 
@@ -264,7 +266,12 @@ class Simulator:
         }
 
     def buffer(
-        self, name: str, values: np.ndarray | None = None, *, size: int | None = None, read_only: bool = False
+        self,
+        name: str,
+        values: np.ndarray | None = None,
+        *,
+        size: int | None = None,
+        read_only: bool = False,
     ) -> Buffer:
         """A new buffer: with the bytes of `values`, or `size` bytes that nobody has written."""
         if (values is None) == (size is None):
@@ -338,15 +345,16 @@ def _error() -> str:
     return str(_load().ptxsim_error().decode())
 
 
-def _dim(value: Dim) -> Any:
+def _dim(value: Dim) -> ctypes.Array[ctypes.c_uint32]:
     sizes = [value] if isinstance(value, int) else list(value)
-    return (ctypes.c_uint32 * 3)(*(sizes + [1, 1, 1])[:3])
+    return (ctypes.c_uint32 * 3)(*[*sizes, 1, 1, 1][:3])
 
 
 def _pack(entry: Entry, arguments: Sequence[Argument]) -> bytes:
     if len(arguments) != len(entry.parameters):
         raise SimulatorError(
-            f"`arguments`: expected {len(entry.parameters)} for `{entry.name}`, got {len(arguments)}."
+            f"`arguments`: expected {len(entry.parameters)} for `{entry.name}`, "
+            f"got {len(arguments)}."
         )
     packed = bytearray(entry.parameter_bytes)
     for parameter, argument in zip(entry.parameters, arguments, strict=True):

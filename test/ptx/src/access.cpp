@@ -104,8 +104,8 @@ void WarpAccess::note(int lane, const Place& place, uint32_t bytes, const Access
   Races* races = warp_.grid().races();
   if (races == nullptr || place.region->shadow == nullptr) return;
   const Actor actor = {warp_.grid_thread(lane), is_copy};
-  const std::optional<Race> race = races->access(*place.region->shadow, place.offset, bytes, actor,
-                                                 kind, instruction_.number);
+  const std::optional<Race> race =
+      races->access(*place.region->shadow, place.offset, bytes, actor, kind, instruction_.number);
   if (!race) return;
   const bool is_equal_write = changes_nothing && race->earlier_access == Access::kWrite;
   if (is_equal_write && !warp_.grid().options().reports_equal_writes) return;
@@ -129,7 +129,8 @@ void WarpAccess::check_written(int lane, const Place& place, uint32_t bytes) {
   const uint8_t* first = std::find(written, end, uint8_t{0});
   if (first == end) return;
   warp_.grid().report("uninitialised",
-                      "Byte " + std::to_string(place.offset + static_cast<uint64_t>(first - written)) +
+                      "Byte " +
+                          std::to_string(place.offset + static_cast<uint64_t>(first - written)) +
                           " of " + place.region->name + " is read, and nobody has written it.",
                       warp_, instruction_, lane);
 }
@@ -148,8 +149,8 @@ void WarpAccess::count(int lane, const Place& place, uint32_t bytes, bool is_wri
   }
 }
 
-// Lanes are served 32, 16 or 8 at a time, by the size of their accesses; each bank gives one word at
-// a time.
+// Lanes are served 32, 16 or 8 at a time, by the size of their accesses; each bank gives one word
+// at a time.
 void WarpAccess::count_shared() {
   if (shared_.empty()) return;
   Count& count = warp_.grid().count_of(instruction_);
@@ -181,12 +182,15 @@ void WarpAccess::read(int lane, const Place& place, std::byte* to, uint32_t byte
   count(lane, place, bytes, false);
 }
 
+bool WarpAccess::is_read_only(int lane, const Place& place) {
+  if (!place.region->is_read_only) return false;
+  warp_.grid().report("read_only", place.region->name + " is written, and is for reading only.",
+                      warp_, instruction_, lane);
+  return true;
+}
+
 void WarpAccess::write(int lane, const Place& place, const std::byte* from, uint32_t bytes) {
-  if (place.region->is_read_only) {
-    warp_.grid().report("read_only", place.region->name + " is written, and is for reading only.",
-                        warp_, instruction_, lane);
-    return;
-  }
+  if (is_read_only(lane, place)) return;
   const bool changes_nothing =
       std::memcmp(place.region->bytes.data() + place.offset, from, bytes) == 0;
   note(lane, place, bytes, instruction_.access, false, changes_nothing);
@@ -202,8 +206,8 @@ void WarpAccess::read_atomic(int lane, const Place& place, std::byte* to, uint32
   count(lane, place, bytes, true);
 }
 
-void WarpAccess::write_atomic(int /*lane*/, const Place& place, const std::byte* from,
-                              uint32_t bytes) {
+void WarpAccess::write_atomic(int lane, const Place& place, const std::byte* from, uint32_t bytes) {
+  if (is_read_only(lane, place)) return;
   // A compare-and-swap that fails again and again is no progress.
   if (std::memcmp(place.region->bytes.data() + place.offset, from, bytes) == 0) return;
   place.region->write(place.offset, from, bytes);

@@ -37,6 +37,7 @@ class WarpAccess {
   void note(int lane, const Place& place, uint32_t bytes, const AccessKind& kind, bool is_copy,
             bool changes_nothing = false);
   void check_written(int lane, const Place& place, uint32_t bytes);
+  bool is_read_only(int lane, const Place& place);  // reports it if so
   void count(int lane, const Place& place, uint32_t bytes, bool is_write);
   void count_shared();
 

@@ -134,8 +134,8 @@ void check_plan(const ptxsim_launch_plan& plan, const ptx::Program& program) {
   }
   if (plan.parameter_bytes != program.parameter_bytes) {
     throw std::invalid_argument("The entry has " + std::to_string(program.parameter_bytes) +
-                                " bytes of parameters, got " + std::to_string(plan.parameter_bytes) +
-                                ".");
+                                " bytes of parameters, got " +
+                                std::to_string(plan.parameter_bytes) + ".");
   }
 }
 
@@ -238,7 +238,7 @@ const char* ptxsim_launch(ptxsim* simulator, const ptxsim_launch_plan* plan,
     how.copies_late = options->copies_late != 0;
     how.checks_races = options->checks_races != 0;
     how.reports_equal_writes = options->reports_equal_writes != 0;
-  how.max_quantum = options->max_quantum;
+    how.max_quantum = options->max_quantum;
     how.max_steps = options->max_steps;
     how.patience = options->patience;
     ptx::Grid grid(program, simulator->memory, {plan->grid[0], plan->grid[1], plan->grid[2]},

@@ -1,4 +1,5 @@
-// The simulator for other languages: plain C functions, text and numbers. ptxsim/ is its Python side.
+// The simulator for other languages: plain C functions, text and numbers. ptxsim/ is its Python
+// side.
 #pragma once
 
 #include <cstdint>

@@ -14,8 +14,7 @@ namespace ptx {
 
 class Builder {
  public:
-  Builder(const Module& module, const Function& function,
-          const std::vector<GlobalSymbol>& globals);
+  Builder(const Module& module, const Function& function, const std::vector<GlobalSymbol>& globals);
 
   // Begins with the next statement.
   void begin(const Statement& statement);
@@ -28,19 +27,19 @@ class Builder {
 
   // Modifiers. `take` says whether the instruction has one, and that it is understood.
   bool take(std::string_view modifier);
-  Type take_type();                    // the next type among the modifiers
+  Type take_type();  // the next type among the modifiers
   std::optional<Type> take_any_type();
-  std::optional<Type> last_type() const;  // the last one, which stays
-  std::optional<Round> take_round();   // rn rz rm rp
-  int take_vector();                   // v2, v4, v8: 2, 4, 8; else 1
-  std::optional<Space> take_space();   // with ::cta and the like
+  std::optional<Type> last_type() const;                            // the last one, which stays
+  std::optional<Round> take_round();                                // rn rz rm rp
+  int take_vector();                                                // v2, v4, v8: 2, 4, 8; else 1
+  std::optional<Space> take_space();                                // with ::cta and the like
   std::optional<std::string> take_prefix(std::string_view prefix);  // the first that begins so
 
   // Operands.
   size_t operand_count() const { return statement_->operands.size(); }
   const Operand& operand(size_t index) const;
-  void result(const Operand& operand);              // register, or _; appends a row to `to`
-  void source(const Operand& operand, Type type);   // appends a row to `from`
+  void result(const Operand& operand);             // register, or _; appends a row to `to`
+  void source(const Operand& operand, Type type);  // appends a row to `from`
   // The parts of a vector, or the operand alone.
   void results(const Operand& operand);
   void sources(const Operand& operand, Type type);

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <set>
 
 #include "build.h"
@@ -8,10 +9,10 @@ namespace ptx {
 namespace {
 
 constexpr std::array<std::pair<std::string_view, Type>, 20> kTypes = {{
-    {"pred", Type::kPred}, {"b8", Type::kB8},       {"b16", Type::kB16},   {"b32", Type::kB32},
-    {"b64", Type::kB64},   {"b128", Type::kB128},   {"u8", Type::kU8},     {"u16", Type::kU16},
-    {"u32", Type::kU32},   {"u64", Type::kU64},     {"s8", Type::kS8},     {"s16", Type::kS16},
-    {"s32", Type::kS32},   {"s64", Type::kS64},     {"f16", Type::kF16},   {"f16x2", Type::kF16x2},
+    {"pred", Type::kPred}, {"b8", Type::kB8},         {"b16", Type::kB16}, {"b32", Type::kB32},
+    {"b64", Type::kB64},   {"b128", Type::kB128},     {"u8", Type::kU8},   {"u16", Type::kU16},
+    {"u32", Type::kU32},   {"u64", Type::kU64},       {"s8", Type::kS8},   {"s16", Type::kS16},
+    {"s32", Type::kS32},   {"s64", Type::kS64},       {"f16", Type::kF16}, {"f16x2", Type::kF16x2},
     {"bf16", Type::kBf16}, {"bf16x2", Type::kBf16x2}, {"f32", Type::kF32}, {"f64", Type::kF64},
 }};
 
@@ -108,6 +109,7 @@ void Builder::end(bool known) {
   for (size_t i = 0; i < taken_.size(); ++i) {
     if (!taken_[i]) refuse("`." + statement_->modifiers[i] + "` is not known there");
   }
+  if (program_.rows >= kNoRow) refuse("the function has too many registers");
   program_.instructions.push_back(instruction_);
 }
 
@@ -280,8 +282,12 @@ Row Builder::row_of(const Operand& operand, Type type) {
       return constant(operand.value & mask);
     }
     case OperandKind::kFloat32:
-    case OperandKind::kFloat64:
       return constant(operand.value);
+    case OperandKind::kFloat64:
+      // Decimal constants have 64 bits, whatever the instruction makes of them.
+      if (type != Type::kF32) return constant(operand.value);
+      return constant(
+          std::bit_cast<uint32_t>(static_cast<float>(std::bit_cast<double>(operand.value))));
     case OperandKind::kVariable:
       return constant(address_of(operand.name) + static_cast<uint64_t>(operand.offset));
     case OperandKind::kSink:

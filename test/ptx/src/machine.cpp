@@ -14,7 +14,9 @@ void for_lanes(uint32_t lanes, const Function& function) {
   for (; lanes != 0; lanes &= lanes - 1) function(std::countr_zero(lanes));
 }
 
-uint32_t lower_lanes(uint32_t count) { return count >= kLanes ? kAllLanes : bit(static_cast<int>(count)) - 1; }
+uint32_t lower_lanes(uint32_t count) {
+  return count >= kLanes ? kAllLanes : bit(static_cast<int>(count)) - 1;
+}
 
 Dim3 place_of(uint32_t index, Dim3 size) {
   return {index % size.x, index / size.x % size.y, index / size.x / size.y};
@@ -234,30 +236,42 @@ uint32_t Grid::choose_group(Warp& warp) {
     } else {
       for_lanes(left, [&](int lane) { pc = std::min(pc, warp.pc_[static_cast<size_t>(lane)]); });
     }
-    const uint32_t group = group_at(pc);
+    const uint32_t group = alike(warp, program_.instructions[pc], group_at(pc));
     tried[tries++] = group;
     left &= ~group;
     const Instruction& instruction = program_.instructions[pc];
     if (lanes_that_wait_for(warp, instruction, group) == 0) return group;
     at_random = false;
   }
-  // Nobody can go on by waiting for lanes that run: those that are awaited may wait at a barrier for
-  // others, or never come. If all live lanes stand before instructions that want the others, they
-  // never will.
+  // Nobody can go on by waiting for lanes that run: those that are awaited may wait at a barrier
+  // for others, or never come. If all live lanes stand before instructions that want the others,
+  // they never will.
   if ((warp.live_ & warp.waiting_) == 0) {
     for (size_t i = 0; i < tries; ++i) {
       const int lane = std::countr_zero(tried[i]);
-      const Instruction& instruction =
-          program_.instructions[warp.pc_[static_cast<size_t>(lane)]];
+      const Instruction& instruction = program_.instructions[warp.pc_[static_cast<size_t>(lane)]];
       report("not_converged",
              "An instruction that wants lanes of its warp together was reached by " +
                  std::to_string(std::popcount(tried[i])) + " of " +
-                 std::to_string(std::popcount(warp.live_)) + " that live, while others wait elsewhere.",
+                 std::to_string(std::popcount(warp.live_)) +
+                 " that live, while others wait elsewhere.",
              warp, instruction, lane);
     }
     return tried[0];  // goes on, as hardware would in some way
   }
   return 0;
+}
+
+// The lanes of `group` that name the same lanes as its lowest: tiles of a warp may stand at one
+// instruction, each for itself.
+uint32_t Grid::alike(Warp& warp, const Instruction& instruction, uint32_t group) {
+  if (instruction.members == kNoRow) return group;
+  const uint64_t* members = warp.row(instruction.members);
+  const uint64_t wanted = members[std::countr_zero(group)];
+  for_lanes(group, [&](int lane) {
+    if (members[lane] != wanted) group &= ~bit(lane);
+  });
+  return group;
 }
 
 // Lanes that `group` has to wait for before it runs `instruction`.
@@ -281,6 +295,7 @@ void Grid::step(Warp& warp, uint32_t group) {
     });
     mask = chosen;
   }
+  if (mask != 0) check_members(warp, instruction, group, mask);
   ++result_.steps;
   const uint32_t lanes = static_cast<uint32_t>(std::popcount(mask));
   result_.lane_steps += lanes;
@@ -297,8 +312,9 @@ void Grid::step(Warp& warp, uint32_t group) {
       for_lanes(mask, [&](int lane) { warp.pc_[static_cast<size_t>(lane)] = instruction.target; });
       // Said of the lanes that run it, not of the warp.
       if (instruction.flag && mask != 0 && mask != group) {
-        report("not_converged", "A branch that was said to be uniform was taken by some lanes only.",
-               warp, instruction, std::countr_zero(mask));
+        report("not_converged",
+               "A branch that was said to be uniform was taken by some lanes only.", warp,
+               instruction, std::countr_zero(mask));
       }
       return;
     case Control::kTrap:
@@ -315,6 +331,25 @@ void Grid::step(Warp& warp, uint32_t group) {
     case Control::kWarpBarrier:
       if (mask != 0) arrive_in_warp(warp, instruction, mask);
       return;
+  }
+}
+
+// Lanes that stand at the instruction have to run it, too, and to be among those that it names.
+void Grid::check_members(Warp& warp, const Instruction& instruction, uint32_t group,
+                         uint32_t mask) {
+  const int lane = std::countr_zero(mask);
+  uint32_t awaited = instruction.is_aligned ? group : 0;
+  if (instruction.members != kNoRow) {
+    const uint32_t members = static_cast<uint32_t>(warp.row(instruction.members)[lane]);
+    awaited = members & group;
+    if ((mask & ~members) != 0) {
+      report("not_converged", "An instruction is run by a lane that its mask leaves out.", warp,
+             instruction, std::countr_zero(mask & ~members));
+    }
+  }
+  if ((awaited & ~mask) != 0) {
+    report("not_converged", "An instruction that wants lanes together has a guard that some fail.",
+           warp, instruction, lane);
   }
 }
 
@@ -346,9 +381,10 @@ void Grid::arrive(Warp& warp, const Instruction& instruction, uint32_t group) {
   if (instruction.sources > 1) {
     expected = static_cast<uint32_t>(warp.row(instruction.from[1])[first]);
     if (expected == 0 || expected % kLanes != 0) {
-      report("bad_barrier",
-             "Expected a multiple of 32 threads at a barrier, got " + std::to_string(expected) + ".",
-             warp, instruction, first);
+      report(
+          "bad_barrier",
+          "Expected a multiple of 32 threads at a barrier, got " + std::to_string(expected) + ".",
+          warp, instruction, first);
     }
   }
   if (barrier.arrived > 0 && barrier.expected != expected) {
@@ -358,7 +394,8 @@ void Grid::arrive(Warp& warp, const Instruction& instruction, uint32_t group) {
   }
   barrier.expected = expected;
   // A barrier counts warps: those of a warp that have ended, or never were, count as arrived.
-  barrier.arrived += expected == 0 ? static_cast<uint32_t>(std::popcount(group)) : kLanes;
+  const bool is_whole = group == warp.live_ && expected != 0;
+  barrier.arrived += is_whole ? kLanes : static_cast<uint32_t>(std::popcount(group));
   for_lanes(group, [&](int lane) { barrier.threads.push_back(warp.thread(lane)); });
   if (instruction.choice == 0) {
     for_lanes(group, [&](int lane) {

@@ -1,5 +1,5 @@
-// A grid, running: all blocks resident together, a program counter per thread, warps that take turns
-// in an order drawn from a seed.
+// A grid, running: all blocks resident together, a program counter per thread, warps that take
+// turns in an order drawn from a seed.
 //
 // Threads of a warp that stand at the same instruction run it together. When they part, the group
 // that is furthest behind mostly goes first, so that they meet again where the program lets them;
@@ -30,14 +30,14 @@ struct Dim3 {
 struct Options {
   uint64_t seed = 1;
   Generation generation = Generation::kAmpere;
-  bool copies_late = true;       // bytes of cp.async move when they are waited for, else at once
+  bool copies_late = true;  // bytes of cp.async move when they are waited for, else at once
   bool checks_races = true;
-  // Whether writes of the bytes that are there already race, too. PTX says so; compilers rely on the
-  // opposite.
+  // Whether writes of the bytes that are there already race, too. PTX says so; compilers rely on
+  // the opposite.
   bool reports_equal_writes = true;
-  uint32_t max_quantum = 64;     // instructions of a warp between two choices of the next
+  uint32_t max_quantum = 64;      // instructions of a warp between two choices of the next
   uint64_t max_steps = 1u << 31;  // instructions of warps, in all
-  uint64_t patience = 1u << 20;  // of them without any progress: a livelock
+  uint64_t patience = 1u << 20;   // of them without any progress: a livelock
 };
 
 // What is wrong, once per instruction and kind, with the first case and the number of cases.
@@ -121,8 +121,8 @@ class Warp {
 };
 
 struct Barrier {
-  uint32_t arrived = 0;   // threads, among them those that don't wait
-  uint32_t expected = 0;  // 0: all that live
+  uint32_t arrived = 0;           // threads, among them those that don't wait
+  uint32_t expected = 0;          // 0: all that live
   std::vector<uint32_t> threads;  // of the block
 };
 
@@ -182,8 +182,10 @@ class Grid {
   bool run_warp(Warp& warp, uint32_t quantum);
   uint32_t choose_group(Warp& warp);
   bool is_runnable(const Warp& warp) const;
+  static uint32_t alike(Warp& warp, const Instruction& instruction, uint32_t group);
   uint32_t lanes_that_wait_for(Warp& warp, const Instruction& instruction, uint32_t group);
   void step(Warp& warp, uint32_t group);
+  void check_members(Warp& warp, const Instruction& instruction, uint32_t group, uint32_t mask);
   void exit_lanes(Warp& warp, uint32_t lanes);
   void move_group(Warp& warp, const std::vector<PendingCopy>& group);
   void arrive(Warp& warp, const Instruction& instruction, uint32_t group);

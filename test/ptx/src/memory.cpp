@@ -47,7 +47,8 @@ const Region* GlobalMemory::before(uint64_t address) const {
 
 Region* GlobalMemory::find(uint64_t address) {
   // Lanes of a warp mostly ask for the same buffer.
-  if (last_ < regions_.size() && regions_[last_]->contains(address, 1)) return regions_[last_].get();
+  if (last_ < regions_.size() && regions_[last_]->contains(address, 1))
+    return regions_[last_].get();
   const auto after = std::upper_bound(
       regions_.begin(), regions_.end(), address,
       [](uint64_t wanted, const std::unique_ptr<Region>& region) { return wanted < region->base; });

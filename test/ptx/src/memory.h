@@ -24,7 +24,7 @@ struct Region {
   std::string name;
   uint64_t base;  // address of the first byte, in its space
   std::vector<std::byte> bytes;
-  std::vector<uint8_t> written;  // per byte
+  std::vector<uint8_t> written;    // per byte
   std::unique_ptr<Shadow> shadow;  // null: only one thread reaches it
   bool is_read_only = false;
 

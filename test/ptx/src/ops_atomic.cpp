@@ -14,8 +14,10 @@ using I = const Instruction&;
 
 enum Operation : uint8_t { kAdd, kMin, kMax, kInc, kDec, kAnd, kOr, kXor, kExch, kCas };
 
+// Sums of f32 in global memory flush subnormal numbers, those in shared memory don't: `space`.
 template <typename V>
-V applied(V old, V a, V b, uint8_t operation) {
+V applied(V old, V a, V b, I i, Space space) {
+  const uint8_t operation = i.choice;
   switch (operation) {
     case kMin:
       return std::min(old, a);
@@ -34,7 +36,8 @@ V applied(V old, V a, V b, uint8_t operation) {
       case kAdd:
         return static_cast<V>(static_cast<U>(old) + static_cast<U>(a));
       case kInc:
-        return static_cast<V>(static_cast<U>(old) >= static_cast<U>(a) ? 0 : static_cast<U>(old) + 1);
+        return static_cast<V>(static_cast<U>(old) >= static_cast<U>(a) ? 0
+                                                                       : static_cast<U>(old) + 1);
       case kDec:
         return static_cast<V>(old == 0 || static_cast<U>(old) > static_cast<U>(a)
                                   ? static_cast<U>(a)
@@ -47,7 +50,7 @@ V applied(V old, V a, V b, uint8_t operation) {
         return static_cast<V>(old ^ a);
     }
   } else {
-    return add(old, a, Arithmetic{});
+    return add(old, a, {.flushes = sizeof(V) == 4 && space == Space::kGlobal});
   }
 }
 
@@ -62,11 +65,11 @@ uint32_t add_halves(uint32_t old, uint32_t a, bool is_pair) {
 }
 
 template <typename V>
-uint64_t applied_bits(uint64_t old, uint64_t a, uint64_t b, I i) {
-  return put<V>(applied(get<V>(old), get<V>(a), get<V>(b), i.choice));
+uint64_t applied_bits(uint64_t old, uint64_t a, uint64_t b, I i, Space space) {
+  return put<V>(applied(get<V>(old), get<V>(a), get<V>(b), i, space));
 }
 template <Half format>
-uint64_t applied_halves(uint64_t old, uint64_t a, uint64_t /*b*/, I i) {
+uint64_t applied_halves(uint64_t old, uint64_t a, uint64_t /*b*/, I i, Space /*space*/) {
   return add_halves<format>(static_cast<uint32_t>(old), static_cast<uint32_t>(a), i.bytes == 4);
 }
 
@@ -86,7 +89,7 @@ void run_atomic(Warp& warp, I i, uint32_t mask) {
       std::memcpy(&old, buffer, i.bytes);
       const uint64_t a = warp.row(i.from[1 + n])[l];
       const uint64_t b = i.choice == kCas ? warp.row(i.from[2])[l] : 0;
-      const uint64_t now = apply(old, a, b, i);
+      const uint64_t now = apply(old, a, b, i, place.space);
       std::memcpy(buffer, &now, i.bytes);
       access.write_atomic(l, place, buffer, i.bytes);
       if (i.results > 0) warp.row(i.to[n])[l] = old;

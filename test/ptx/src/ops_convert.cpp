@@ -1,5 +1,6 @@
 // mov, with its packing of vectors, and conversions between types and spaces.
 
+#include <algorithm>
 #include <cmath>
 
 #include "build.h"
@@ -38,7 +39,8 @@ void unpack(Warp& warp, I i, uint32_t mask) {
 }
 
 void read_clock(Warp& warp, I i, uint32_t mask) {
-  each_lane(mask, [&](int l) { warp.row(i.to[0])[l] = warp.grid().clock() & low_bits(8 * i.bytes); });
+  each_lane(mask,
+            [&](int l) { warp.row(i.to[0])[l] = warp.grid().clock() & low_bits(8 * i.bytes); });
 }
 
 bool select_move(Builder& b) {
@@ -168,6 +170,9 @@ Number read_number(uint64_t bits, Type type, bool flushes) {
   return {false, false, 0, static_cast<int64_t>(bits & low_bits(width))};
 }
 
+// .sat of floats: to [0, 1], and NaN becomes 0.
+double saturated(double value) { return value > 0 ? std::fmin(value, 1.0) : 0.0; }
+
 uint64_t write_number(const Number& from, Type type, const Instruction& i) {
   const Arithmetic& how = i.how;
   switch (type) {
@@ -177,14 +182,15 @@ uint64_t write_number(const Number& from, Type type, const Instruction& i) {
       if (from.is_float && i.flag) {  // rounded to an integer
         value = static_cast<float>(to_integral(from.real, how.round));
       }
-      if (how.saturates) value = std::isnan(value) ? 0.0f : std::fmin(std::fmax(value, 0.0f), 1.0f);
+      if (how.saturates) value = static_cast<float>(saturated(double{value}));
       return put<float>(std::isnan(value) ? get<float>(0x7FFFFFFF) : value);
     }
-    case Type::kF64:
-      if (!from.is_float) {
-        return put<double>(double_from_integer(from.integer, from.is_signed, how.round));
-      }
-      return put<double>(i.flag ? to_integral(from.real, how.round) : from.real);
+    case Type::kF64: {
+      double value = from.real;
+      if (!from.is_float) value = double_from_integer(from.integer, from.is_signed, how.round);
+      if (from.is_float && i.flag) value = to_integral(value, how.round);
+      return put<double>(how.saturates ? saturated(value) : value);
+    }
     case Type::kF16:
     case Type::kBf16: {
       const Half format = type == Type::kF16 ? Half::kF16 : Half::kBf16;
@@ -200,16 +206,21 @@ uint64_t write_number(const Number& from, Type type, const Instruction& i) {
   }
   const int width = 8 * size_of(type);
   if (from.is_float) {
+    const bool is_wide = static_cast<Type>(i.choice2) == Type::kF64 || width == 64;
+    if (std::isnan(from.real)) return is_wide ? uint64_t{1} << (width - 1) : 0;
     return static_cast<uint64_t>(to_integer(from.real, width, is_signed(type), how.round)) &
            low_bits(width);
   }
   if (how.saturates) {
     // Between integers .sat clamps to the range of the result.
-    const __int128 value = from.is_signed ? static_cast<__int128>(from.integer)
-                                          : static_cast<__int128>(static_cast<uint64_t>(from.integer));
+    const __int128 value = from.is_signed
+                               ? static_cast<__int128>(from.integer)
+                               : static_cast<__int128>(static_cast<uint64_t>(from.integer));
     const __int128 least = is_signed(type) ? -(static_cast<__int128>(1) << (width - 1)) : 0;
     const __int128 most = (static_cast<__int128>(1) << (is_signed(type) ? width - 1 : width)) - 1;
-    return static_cast<uint64_t>(value < least ? least : value > most ? most : value) &
+    return static_cast<uint64_t>(value < least  ? least
+                                 : value > most ? most
+                                                : value) &
            low_bits(width);
   }
   return static_cast<uint64_t>(from.integer) & low_bits(width);
@@ -243,7 +254,9 @@ void convert_pair(Warp& warp, I i, uint32_t mask) {
 
 void convert_tf32(Warp& warp, I i, uint32_t mask) {
   each_lane(mask, [&](int l) {
-    warp.row(i.to[0])[l] = put<float>(tf32_from_float(get<float>(warp.row(i.from[0])[l]), i.how.round));
+    const float value = get<float>(warp.row(i.from[0])[l]);
+    const bool is_negative = i.how.relu && value <= 0;
+    warp.row(i.to[0])[l] = put<float>(is_negative ? 0.0f : tf32_from_float(value, i.how.round));
   });
 }
 
@@ -276,6 +289,38 @@ void convert_from_bytes(Warp& warp, I i, uint32_t mask) {
   });
 }
 
+// cvt.pack.sat.u8.s32.b32 d, a, b, c: `choice` is the type of the parts, `bytes` their size.
+void convert_pack(Warp& warp, I i, uint32_t mask) {
+  const Type type = static_cast<Type>(i.choice);
+  const uint32_t bits = 8u * i.bytes;
+  each_lane(mask, [&](int l) {
+    const auto part = [&](int n) {
+      const int64_t value = static_cast<int32_t>(warp.row(i.from[n])[l]);
+      const int64_t least = is_signed(type) ? -(int64_t{1} << (bits - 1)) : 0;
+      const int64_t most = (int64_t{1} << (is_signed(type) ? bits - 1 : bits)) - 1;
+      return static_cast<uint32_t>(std::clamp(value, least, most)) &
+             low_bits(static_cast<int>(bits));
+    };
+    const uint64_t rest = i.sources > 2 ? warp.row(i.from[2])[l] : 0;
+    warp.row(i.to[0])[l] =
+        static_cast<uint32_t>(rest << (2 * bits) | uint64_t{part(0)} << bits | part(1));
+  });
+}
+
+bool select_pack(Builder& b) {
+  Instruction& i = b.instruction();
+  const Type to = b.take_type();
+  if (b.take_type() != Type::kS32) b.refuse("expected signed integers of 32 bits");
+  if (size_of(to) > 2) b.refuse("expected parts of 8 or 16 bits");
+  b.take("b32");
+  i.choice = static_cast<uint8_t>(to);
+  i.bytes = static_cast<uint8_t>(size_of(to));
+  b.result(b.operand(0));
+  for (size_t n = 1; n < b.operand_count(); ++n) b.source(b.operand(n), Type::kB32);
+  i.run = convert_pack;
+  return true;
+}
+
 bool select_bytes(Builder& b) {
   Instruction& i = b.instruction();
   const bool is_e4m3 = b.take("e4m3x2");
@@ -304,6 +349,7 @@ bool select_cvt(Builder& b) {
   if (b.take("rmi")) i.flag = true, i.how.round = Round::kDown;
   if (b.take("rpi")) i.flag = true, i.how.round = Round::kUp;
   const bool is_away = b.take("rna");
+  if (b.take("pack")) return select_pack(b);
   if (b.take("tf32")) {
     b.take_type();
     if (is_away) i.how.round = Round::kUp;

@@ -18,8 +18,8 @@ void start_copy(Warp& warp, I i, uint32_t mask) {
   WarpAccess from_global(warp, i);
   each_lane(mask, [&](int l) {
     const uint64_t to = warp.row(i.from[0])[l] + static_cast<uint64_t>(i.offset);
-    const uint64_t from = warp.row(i.from[1])[l] +
-                          static_cast<uint64_t>(int64_t{static_cast<int32_t>(i.target)});
+    const uint64_t from =
+        warp.row(i.from[1])[l] + static_cast<uint64_t>(int64_t{static_cast<int32_t>(i.target)});
     uint32_t bytes = i.bytes;
     if (i.sources > 2) {
       bytes = static_cast<uint32_t>(warp.row(i.from[2])[l]);
@@ -35,8 +35,8 @@ void start_copy(Warp& warp, I i, uint32_t mask) {
     if (bytes > 0) {
       // The address has to suit the whole size, whatever part of it is read.
       if (from % i.bytes != 0) {
-        warp.grid().report("misaligned", "The source of a copy is no multiple of its size.", warp, i,
-                           l);
+        warp.grid().report("misaligned", "The source of a copy is no multiple of its size.", warp,
+                           i, l);
         return;
       }
       const Place source = from_global.locate(l, from, bytes, Space::kGlobal);
@@ -64,9 +64,8 @@ void commit(Warp& warp, I i, uint32_t mask) {
 }
 
 void wait_group(Warp& warp, I i, uint32_t mask) {
-  each_lane(mask, [&](int l) {
-    warp.grid().finish_copies(warp, l, static_cast<uint32_t>(i.offset));
-  });
+  each_lane(mask,
+            [&](int l) { warp.grid().finish_copies(warp, l, static_cast<uint32_t>(i.offset)); });
 }
 
 void wait_all(Warp& warp, I i, uint32_t mask) {
@@ -111,7 +110,8 @@ bool select_copy(Builder& b) {
   }
   if (op != "cp" || !b.take("async")) return false;
   if (select_group(b)) return true;
-  if (!b.take("ca") && !b.take("cg")) return false;
+  const bool skips_l1 = b.take("cg");
+  if (!skips_l1 && !b.take("ca")) return false;
   if ((!b.take("shared") && !b.take("shared::cta")) || !b.take("global")) return false;
   bool has_policy = false;
   while (const std::optional<std::string> hint = b.take_prefix("L2::")) {
@@ -127,9 +127,13 @@ bool select_copy(Builder& b) {
   if (b.operand(2).kind != OperandKind::kInteger || (bytes != 4 && bytes != 8 && bytes != 16)) {
     b.refuse("expected a size of 4, 8 or 16 bytes");
   }
+  if (skips_l1 && bytes != 16) b.refuse("`.cg` copies 16 bytes");
   i.bytes = static_cast<uint8_t>(bytes);
   const size_t operands = b.operand_count() - (has_policy ? 1 : 0);
-  if (operands > 3) b.source(b.operand(3), Type::kB32);
+  if (operands > 3) {
+    if (b.width_of(b.operand(3)) == 1) b.refuse("a predicate to ignore the source is not known");
+    b.source(b.operand(3), Type::kB32);
+  }
   if (operands > 4) b.refuse("expected no more than a size of the source");
   i.run = start_copy;
   return true;

@@ -34,8 +34,12 @@ template <Half format>
 uint16_t half_maximum(uint16_t a, uint16_t b, I i) {
   return maximum(format, a, b, i.how.flushes, i.flag);
 }
-uint16_t half_negate(uint16_t a, I) { return static_cast<uint16_t>(a ^ 0x8000); }
-uint16_t half_absolute(uint16_t a, I) { return static_cast<uint16_t>(a & 0x7FFF); }
+// Sign bits only, NaN included; with .ftz, which only float16 has, subnormal numbers become zero.
+uint16_t half_flushed(uint16_t a, I i) {
+  return i.how.flushes && (a & 0x7C00) == 0 ? static_cast<uint16_t>(a & 0x8000) : a;
+}
+uint16_t half_negate(uint16_t a, I i) { return static_cast<uint16_t>(half_flushed(a, i) ^ 0x8000); }
+uint16_t half_absolute(uint16_t a, I i) { return half_flushed(a, i) & 0x7FFF; }
 template <Half format>
 uint16_t half_function(uint16_t a, I i) {
   return approximate(format, static_cast<Approximation>(i.choice), a, i.how.flushes);
@@ -86,8 +90,13 @@ double root64(double a, I) { return std::sqrt(a); }
 double reciprocal64(double a, I) { return 1.0 / a; }
 float least(float a, float b, I i) { return minimum(a, b, i.how.flushes, i.flag); }
 float most(float a, float b, I i) { return maximum(a, b, i.how.flushes, i.flag); }
-double least64(double a, double b, I) { return std::fmin(a, b); }
-double most64(double a, double b, I) { return std::fmax(a, b); }
+// fmin and fmax leave open which zero they give; here -0 < +0.
+double least64(double a, double b, I) {
+  return a == b ? (std::signbit(a) ? a : b) : std::fmin(a, b);
+}
+double most64(double a, double b, I) {
+  return a == b ? (std::signbit(a) ? b : a) : std::fmax(a, b);
+}
 float function32(float a, I i) {
   return approximate(static_cast<Approximation>(i.choice), a, i.how.flushes);
 }
@@ -134,23 +143,31 @@ bool choose_half(Instruction& i, const std::string& op, bool is_pair) {
   using P = uint32_t;
   const auto set = [&](auto on_one, auto on_pair) { i.run = is_pair ? on_pair : on_one; };
   if (op == "add") {
-    set(binary<U, U, half_add<format>>, binary<P, P, [](P a, P b, I n) { return on_both<half_add<format>>(a, b, n); }>);
+    set(binary<U, U, half_add<format>>,
+        binary<P, P, [](P a, P b, I n) { return on_both<half_add<format>>(a, b, n); }>);
   } else if (op == "sub") {
-    set(binary<U, U, half_subtract<format>>, binary<P, P, [](P a, P b, I n) { return on_both<half_subtract<format>>(a, b, n); }>);
+    set(binary<U, U, half_subtract<format>>,
+        binary<P, P, [](P a, P b, I n) { return on_both<half_subtract<format>>(a, b, n); }>);
   } else if (op == "mul") {
-    set(binary<U, U, half_multiply<format>>, binary<P, P, [](P a, P b, I n) { return on_both<half_multiply<format>>(a, b, n); }>);
+    set(binary<U, U, half_multiply<format>>,
+        binary<P, P, [](P a, P b, I n) { return on_both<half_multiply<format>>(a, b, n); }>);
   } else if (op == "fma") {
-    set(ternary<U, U, half_fused<format>>, ternary<P, P, [](P a, P b, P c, I n) { return on_both<half_fused<format>>(a, b, c, n); }>);
+    set(ternary<U, U, half_fused<format>>,
+        ternary<P, P, [](P a, P b, P c, I n) { return on_both<half_fused<format>>(a, b, c, n); }>);
   } else if (op == "min") {
-    set(binary<U, U, half_minimum<format>>, binary<P, P, [](P a, P b, I n) { return on_both<half_minimum<format>>(a, b, n); }>);
+    set(binary<U, U, half_minimum<format>>,
+        binary<P, P, [](P a, P b, I n) { return on_both<half_minimum<format>>(a, b, n); }>);
   } else if (op == "max") {
-    set(binary<U, U, half_maximum<format>>, binary<P, P, [](P a, P b, I n) { return on_both<half_maximum<format>>(a, b, n); }>);
+    set(binary<U, U, half_maximum<format>>,
+        binary<P, P, [](P a, P b, I n) { return on_both<half_maximum<format>>(a, b, n); }>);
   } else if (op == "neg") {
     set(unary<U, U, half_negate>, unary<P, P, [](P a, I n) { return on_both<half_negate>(a, n); }>);
   } else if (op == "abs") {
-    set(unary<U, U, half_absolute>, unary<P, P, [](P a, I n) { return on_both<half_absolute>(a, n); }>);
+    set(unary<U, U, half_absolute>,
+        unary<P, P, [](P a, I n) { return on_both<half_absolute>(a, n); }>);
   } else if (op == "ex2" || op == "tanh") {
-    set(unary<U, U, half_function<format>>, unary<P, P, [](P a, I n) { return on_both<half_function<format>>(a, n); }>);
+    set(unary<U, U, half_function<format>>,
+        unary<P, P, [](P a, I n) { return on_both<half_function<format>>(a, n); }>);
   }
   return i.run != nullptr;
 }
@@ -198,10 +215,9 @@ struct Named {
 };
 
 bool is_float_operation(const std::string& op) {
-  constexpr std::string_view kNames[] = {"add",  "sub",   "mul",      "fma",  "mad", "div",
-                                         "min",  "max",   "neg",      "abs",  "ex2", "lg2",
-                                         "rcp",  "rsqrt", "sqrt",     "sin",  "cos", "tanh",
-                                         "copysign", "testp"};
+  constexpr std::string_view kNames[] = {"add",  "sub", "mul", "fma",  "mad",      "div",  "min",
+                                         "max",  "neg", "abs", "ex2",  "lg2",      "rcp",  "rsqrt",
+                                         "sqrt", "sin", "cos", "tanh", "copysign", "testp"};
   for (const std::string_view name : kNames) {
     if (name == op) return true;
   }
@@ -219,9 +235,9 @@ uint8_t function_named(const std::string& op) {
 }
 
 uint8_t take_test(Builder& b) {
-  constexpr Named kTests[] = {{"finite", kFinite},         {"infinite", kInfinite},
-                              {"number", kNumber},         {"notanumber", kNotANumber},
-                              {"normal", kNormal},         {"subnormal", kSubnormal}};
+  constexpr Named kTests[] = {{"finite", kFinite}, {"infinite", kInfinite},
+                              {"number", kNumber}, {"notanumber", kNotANumber},
+                              {"normal", kNormal}, {"subnormal", kSubnormal}};
   for (const auto& [name, choice] : kTests) {
     if (b.take(name)) return choice;
   }
@@ -255,6 +271,9 @@ bool select_float(Builder& b) {
   if (is_f16) return choose_half<Half::kF16>(i, op, is_pair);
   if (is_bf16) return choose_half<Half::kBf16>(i, op, is_pair);
   if (*type == Type::kF32) return choose_float(i, op, is_approximate);
+  if (i.how.round != Round::kNearest && (op == "div" || op == "sqrt" || op == "rcp")) {
+    b.refuse("of doubles only rounding to nearest is known");
+  }
   return choose_double(i, op);
 }
 

@@ -57,21 +57,19 @@ bool with_integer(Type type, const Use& use) {
 }
 
 template <typename V>
+V saturated(__int128 value) {
+  return static_cast<V>(
+      std::clamp<__int128>(value, std::numeric_limits<V>::min(), std::numeric_limits<V>::max()));
+}
+
+template <typename V>
 V add(V a, V b, I i) {
-  if (i.how.saturates) {
-    const __int128 sum = static_cast<__int128>(a) + b;
-    return static_cast<V>(std::clamp<__int128>(sum, std::numeric_limits<V>::min(),
-                                               std::numeric_limits<V>::max()));
-  }
+  if (i.how.saturates) return saturated<V>(static_cast<__int128>(a) + b);
   return static_cast<V>(Unsigned<V>(a) + Unsigned<V>(b));
 }
 template <typename V>
 V subtract(V a, V b, I i) {
-  if (i.how.saturates) {
-    const __int128 sum = static_cast<__int128>(a) - b;
-    return static_cast<V>(std::clamp<__int128>(sum, std::numeric_limits<V>::min(),
-                                               std::numeric_limits<V>::max()));
-  }
+  if (i.how.saturates) return saturated<V>(static_cast<__int128>(a) - b);
   return static_cast<V>(Unsigned<V>(a) - Unsigned<V>(b));
 }
 template <typename V>
@@ -87,9 +85,19 @@ V multiply_add_low(V a, V b, V c, I) {
   return static_cast<V>(Unsigned<V>(static_cast<V>(wide_product(a, b))) + Unsigned<V>(c));
 }
 template <typename V>
-V multiply_add_high(V a, V b, V c, I) {
-  return static_cast<V>(Unsigned<V>(static_cast<V>(wide_product(a, b) >> kBits<V>)) +
-                        Unsigned<V>(c));
+V multiply_add_high(V a, V b, V c, I i) {
+  return add(static_cast<V>(wide_product(a, b) >> kBits<V>), c, i);
+}
+// mul24: the low 32 bits, or the high ones, of a product of 48.
+template <typename V>
+V multiply24(V a, V b, I i) {
+  const auto low24 = [](V value) { return static_cast<V>(Unsigned<V>(value) << 8) >> 8; };
+  const int64_t product = static_cast<int64_t>(low24(a)) * low24(b);
+  return static_cast<V>(product >> (i.flag ? 16 : 0));
+}
+template <typename V>
+V multiply_add24(V a, V b, V c, I i) {
+  return add(multiply24(a, b, i), c, i);
 }
 template <typename V>
 V divide(V a, V b, I) {
@@ -188,7 +196,8 @@ uint32_t look_up3(uint32_t a, uint32_t b, uint32_t c, I i) {
   uint32_t result = 0;
   for (uint32_t entry = 0; entry < 8; ++entry) {
     if ((i.table >> entry & 1) == 0) continue;
-    result |= ((entry & 4) != 0 ? a : ~a) & ((entry & 2) != 0 ? b : ~b) & ((entry & 1) != 0 ? c : ~c);
+    result |=
+        ((entry & 4) != 0 ? a : ~a) & ((entry & 2) != 0 ? b : ~b) & ((entry & 1) != 0 ? c : ~c);
   }
   return result;
 }
@@ -265,9 +274,11 @@ V extract_field(V a, uint32_t position, uint32_t length) {
   const bool is_negative = std::is_signed_v<V> && (static_cast<Unsigned<V>>(a) >> top & 1) != 0;
   Unsigned<V> result = is_negative ? static_cast<Unsigned<V>>(~Unsigned<V>{0}) : Unsigned<V>{0};
   for (uint32_t k = 0; k < std::min<uint32_t>(n, kBits<V>); ++k) {
-    const bool bit = p + k < kBits<V> ? (static_cast<Unsigned<V>>(a) >> (p + k) & 1) != 0 : is_negative;
+    const bool bit =
+        p + k < kBits<V> ? (static_cast<Unsigned<V>>(a) >> (p + k) & 1) != 0 : is_negative;
     const Unsigned<V> place = static_cast<Unsigned<V>>(Unsigned<V>{1} << k);
-    result = static_cast<Unsigned<V>>(bit ? result | place : result & static_cast<Unsigned<V>>(~place));
+    result =
+        static_cast<Unsigned<V>>(bit ? result | place : result & static_cast<Unsigned<V>>(~place));
   }
   return static_cast<V>(result);
 }
@@ -288,7 +299,8 @@ void insert_fields(Warp& warp, I i, uint32_t mask) {
     const uint32_t length = static_cast<uint32_t>(warp.row(i.from[3])[l]) & 255;
     for (uint32_t k = 0; k < length && position + k < kBits<V>; ++k) {
       const V place = static_cast<V>(V{1} << (position + k));
-      result = static_cast<V>((field >> k & 1) != 0 ? result | place : result & static_cast<V>(~place));
+      result =
+          static_cast<V>((field >> k & 1) != 0 ? result | place : result & static_cast<V>(~place));
     }
     warp.row(i.to[0])[l] = put<V>(result);
   });
@@ -300,6 +312,27 @@ uint32_t bit_mask(uint32_t position, uint32_t length, I i) {
   const uint32_t n = i.how.saturates ? std::min(length, 32u) : length & 31;
   const uint64_t ones = (uint64_t{1} << n) - 1;
   return static_cast<uint32_t>(p >= 32 ? 0 : ones << p);
+}
+
+// szext: what lies above the lowest `length` bits becomes their sign, or zero.
+template <typename V>
+V extend(V a, V length, I i) {
+  const uint32_t n = static_cast<uint32_t>(length);
+  if (i.how.saturates && n >= 32) return a;
+  if ((n & 31) == 0) return 0;
+  const uint32_t shift = 32 - (n & 31);
+  return static_cast<V>(Unsigned<V>(a) << shift) >> shift;
+}
+
+// fns: the place of the `offset`-th one of `bits` from `base` on, downwards if it is negative.
+uint32_t find_nth(uint32_t bits, uint32_t base, uint32_t offset, I) {
+  const int32_t n = static_cast<int32_t>(offset);
+  if (n == 0) return base < 32 && (bits >> base & 1) != 0 ? base : UINT32_MAX;
+  uint32_t left = n > 0 ? offset : 0 - offset;
+  for (uint32_t place = base; place < 32; place += n > 0 ? 1u : UINT32_MAX) {
+    if ((bits >> place & 1) != 0 && --left == 0) return place;
+  }
+  return UINT32_MAX;
 }
 
 // dp4a, dp2a: `flag` and `choice2` say which sides are signed, `choice` which half of b dp2a takes.
@@ -354,7 +387,38 @@ void add_with_carry(Warp& warp, I i, uint32_t mask) {
   });
 }
 
-enum Compare : uint8_t { kEq, kNe, kLt, kLe, kGt, kGe, kEqu, kNeu, kLtu, kLeu, kGtu, kGeu, kNum, kNan };
+// mad.cc, madc: the product's low or high half (`flag`) plus c plus the carry.
+template <typename V>
+void multiply_add_with_carry(Warp& warp, I i, uint32_t mask) {
+  using U = Unsigned<V>;
+  each_lane(mask, [&](int l) {
+    const __int128 product =
+        wide_product(get<V>(warp.row(i.from[0])[l]), get<V>(warp.row(i.from[1])[l]));
+    const U half = static_cast<U>(i.flag ? product >> kBits<V> : product);
+    const uint64_t carry = i.sources > 3 ? warp.row(i.from[3])[l] : 0;
+    const unsigned __int128 sum =
+        static_cast<unsigned __int128>(half) + get<U>(warp.row(i.from[2])[l]) + carry;
+    warp.row(i.to[0])[l] = put<U>(static_cast<U>(sum));
+    if (i.results > 1) warp.row(i.to[1])[l] = static_cast<uint64_t>(sum >> kBits<V>);
+  });
+}
+
+enum Compare : uint8_t {
+  kEq,
+  kNe,
+  kLt,
+  kLe,
+  kGt,
+  kGe,
+  kEqu,
+  kNeu,
+  kLtu,
+  kLeu,
+  kGtu,
+  kGeu,
+  kNum,
+  kNan
+};
 
 template <typename V>
 bool compare(V a, V b, uint8_t how) {
@@ -405,27 +469,27 @@ bool combine(bool comparison, bool other, uint8_t how) {
   }
 }
 
-template <typename V>
-V comparand(uint64_t bits, I i) {
-  const V value = get<V>(bits);
-  if constexpr (std::is_same_v<V, float>) {
-    if (i.how.flushes && std::fpclassify(value) == FP_SUBNORMAL) return std::copysign(0.0f, value);
-  }
-  return value;
-}
 struct F16 {};
 struct Bf16 {};
+
+// What is compared; .ftz makes zeros of subnormal numbers of 32 and of 16 bits.
+template <typename V>
+auto comparand(uint64_t bits, I i) {
+  if constexpr (std::is_same_v<V, F16>) {
+    const float value = widen(Half::kF16, static_cast<uint16_t>(bits));
+    return i.how.flushes && std::fabs(value) < 0x1p-14f ? 0.0f : value;
+  } else if constexpr (std::is_same_v<V, Bf16>) {
+    return widen(Half::kBf16, static_cast<uint16_t>(bits));
+  } else if constexpr (std::is_same_v<V, float>) {
+    const float value = get<float>(bits);
+    return i.how.flushes && std::fpclassify(value) == FP_SUBNORMAL ? 0.0f : value;
+  } else {
+    return get<V>(bits);
+  }
+}
 template <typename V>
 bool compare_bits(uint64_t a, uint64_t b, I i) {
-  if constexpr (std::is_same_v<V, F16>) {
-    return compare(widen(Half::kF16, static_cast<uint16_t>(a)),
-                   widen(Half::kF16, static_cast<uint16_t>(b)), i.choice);
-  } else if constexpr (std::is_same_v<V, Bf16>) {
-    return compare(widen(Half::kBf16, static_cast<uint16_t>(a)),
-                   widen(Half::kBf16, static_cast<uint16_t>(b)), i.choice);
-  } else {
-    return compare(comparand<V>(a, i), comparand<V>(b, i), i.choice);
-  }
+  return compare(comparand<V>(a, i), comparand<V>(b, i), i.choice);
 }
 
 // setp p|q, a, b, {!}c: `choice` compares, `choice2` combines with c, `flag` negates c.
@@ -451,18 +515,49 @@ void set_predicates_of_pairs(Warp& warp, I i, uint32_t mask) {
   each_lane(mask, [&](int l) {
     const uint64_t x = a[l];
     const uint64_t y = b[l];
-    warp.row(i.to[0])[l] = compare_bits<V>(x & 0xFFFF, y & 0xFFFF, i);
-    if (i.results > 1) warp.row(i.to[1])[l] = compare_bits<V>(x >> 16, y >> 16, i);
+    const bool other = i.sources > 2 && (warp.row(i.from[2])[l] != 0) != i.flag;
+    warp.row(i.to[0])[l] = combine(compare_bits<V>(x, y, i), other, i.choice2);
+    if (i.results > 1) {
+      warp.row(i.to[1])[l] = combine(compare_bits<V>(x >> 16, y >> 16, i), other, i.choice2);
+    }
   });
 }
-// set.cmp.dtype: all ones or 1.0 (`elements` bytes of the result; `is_signed` says float).
+// set.cmp.dtype: `table` is what stands for true.
 template <typename V>
 void set_value(Warp& warp, I i, uint32_t mask) {
   each_lane(mask, [&](int l) {
     const bool is_so = compare_bits<V>(warp.row(i.from[0])[l], warp.row(i.from[1])[l], i);
     const bool other = i.sources > 2 && (warp.row(i.from[2])[l] != 0) != i.flag;
-    warp.row(i.to[0])[l] = combine(is_so, other, i.choice2) ? static_cast<uint64_t>(i.offset) : 0;
+    warp.row(i.to[0])[l] = combine(is_so, other, i.choice2) ? i.table : 0;
   });
+}
+template <typename V>
+void set_pair_of_values(Warp& warp, I i, uint32_t mask) {
+  each_lane(mask, [&](int l) {
+    const uint64_t x = warp.row(i.from[0])[l];
+    const uint64_t y = warp.row(i.from[1])[l];
+    const bool other = i.sources > 2 && (warp.row(i.from[2])[l] != 0) != i.flag;
+    const bool low = combine(compare_bits<V>(x, y, i), other, i.choice2);
+    const bool high = combine(compare_bits<V>(x >> 16, y >> 16, i), other, i.choice2);
+    warp.row(i.to[0])[l] = (low ? i.table & 0xFFFF : 0) | (high ? i.table & 0xFFFF0000 : 0);
+  });
+}
+// What stands for true among the results of set.
+uint32_t truth_of(Type type) {
+  switch (type) {
+    case Type::kF32:
+      return 0x3F800000;
+    case Type::kF16:
+      return 0x3C00;
+    case Type::kBf16:
+      return 0x3F80;
+    case Type::kF16x2:
+      return 0x3C003C00;
+    case Type::kBf16x2:
+      return 0x3F803F80;
+    default:
+      return size_of(type) == 2 ? 0xFFFF : 0xFFFFFFFF;
+  }
 }
 
 void select_value(Warp& warp, I i, uint32_t mask) {
@@ -474,7 +569,7 @@ void select_value(Warp& warp, I i, uint32_t mask) {
 }
 void select_by_sign(Warp& warp, I i, uint32_t mask) {
   each_lane(mask, [&](int l) {
-    const bool is_first = i.flag ? get<float>(warp.row(i.from[2])[l]) >= 0
+    const bool is_first = i.flag ? comparand<float>(warp.row(i.from[2])[l], i) >= 0
                                  : get<int32_t>(warp.row(i.from[2])[l]) >= 0;
     warp.row(i.to[0])[l] = warp.row(i.from[is_first ? 0 : 1])[l];
   });
@@ -496,10 +591,10 @@ bool select_arithmetic(Builder& b) {
   const bool low = b.take("lo");
   const bool high = !low && b.take("hi");
   const bool wide = !low && !high && b.take("wide");
+  i.flag = high;
   i.how.saturates = b.take("sat");
   i.how.relu = b.take("relu");
   const Type type = b.take_type();
-  if (is("mul24") || is("mad24")) b.refuse("products of 24 bits are not known");
   b.result(b.operand(0));
   for (size_t n = 1; n < b.operand_count(); ++n) {
     const bool is_wide_addend = wide && n == 3;
@@ -521,6 +616,8 @@ bool select_arithmetic(Builder& b) {
       i.run = high ? ternary<V, V, multiply_add_high<V>> : ternary<V, V, multiply_add_low<V>>;
     }
     if constexpr (sizeof(V) == 4) {
+      if (is("mul24")) i.run = binary<V, V, multiply24<V>>;
+      if (is("mad24")) i.run = ternary<V, V, multiply_add24<V>>;
       if (wide) {
         i.run = multiply_wide<V, std::conditional_t<std::is_signed_v<V>, int64_t, uint64_t>>;
       }
@@ -636,6 +733,23 @@ bool select_bits(Builder& b) {
     i.run = binary<uint32_t, uint32_t, bit_mask>;
     return true;
   }
+  if (op == "szext") {
+    i.how.saturates = b.take("clamp");
+    if (!i.how.saturates && !b.take("wrap")) return false;
+    const Type type = b.take_type();
+    b.result(b.operand(0));
+    take_sources(b, 1, type);
+    i.run = type == Type::kS32 ? binary<int32_t, int32_t, extend<int32_t>>
+                               : binary<uint32_t, uint32_t, extend<uint32_t>>;
+    return true;
+  }
+  if (op == "fns") {
+    const Type type = b.take_type();
+    b.result(b.operand(0));
+    take_sources(b, 1, type);
+    i.run = ternary<uint32_t, uint32_t, find_nth>;
+    return true;
+  }
   if (op == "dp4a" || op == "dp2a") {
     if (op == "dp2a" && b.take("hi")) i.choice = 1;
     if (op == "dp2a") b.take("lo");
@@ -670,10 +784,7 @@ bool select_comparison(Builder& b) {
   if (b.take("and")) i.choice2 = kAnd;
   if (b.take("or")) i.choice2 = kOr;
   if (b.take("xor")) i.choice2 = kXor;
-  if (op == "set") {
-    const Type to = b.take_type();
-    i.offset = to == Type::kF32 ? 0x3F800000 : 0xFFFFFFFF;
-  }
+  if (op == "set") i.table = truth_of(b.take_type());
   const Type type = b.take_type();
   const Operand& to = b.operand(0);
   if (to.kind == OperandKind::kPair) {
@@ -707,11 +818,11 @@ bool select_comparison(Builder& b) {
       use(Bf16{});
       return true;
     case Type::kF16x2:
-      i.run = set_predicates_of_pairs<F16>;
-      return op == "setp";
+      i.run = op == "setp" ? set_predicates_of_pairs<F16> : set_pair_of_values<F16>;
+      return true;
     case Type::kBf16x2:
-      i.run = set_predicates_of_pairs<Bf16>;
-      return op == "setp";
+      i.run = op == "setp" ? set_predicates_of_pairs<Bf16> : set_pair_of_values<Bf16>;
+      return true;
     default:
       return with_integer(type, use);
   }
@@ -733,6 +844,7 @@ bool select_choice(Builder& b) {
     return true;
   }
   if (op == "slct") {
+    i.how.flushes = b.take("ftz");
     const Type type = b.take_type();
     i.flag = b.take_type() == Type::kF32;
     b.result(b.operand(0));
@@ -745,17 +857,20 @@ bool select_choice(Builder& b) {
   return false;
 }
 
-// add.cc, addc, sub.cc, subc: the carry is a register that the text doesn't name.
+// add.cc, addc, sub.cc, subc, mad.cc, madc: the carry is a register that the text doesn't name.
 bool select_carry(Builder& b) {
   Instruction& i = b.instruction();
   const std::string& op = b.statement().opcode;
-  const bool reads = op == "addc" || op == "subc";
+  const bool reads = op == "addc" || op == "subc" || op == "madc";
   const bool writes = b.take("cc");
-  if (!reads && !(writes && (op == "add" || op == "sub"))) {
-    if (writes) b.refuse("carries of products are not known");
-    return false;
+  if (!reads && !writes) return false;
+  const bool multiplies = op == "mad" || op == "madc";
+  if (multiplies) {
+    i.flag = b.take("hi");
+    if (!i.flag && !b.take("lo")) return false;
+  } else {
+    i.flag = op == "sub" || op == "subc";
   }
-  i.flag = op == "sub" || op == "subc";
   const Type type = b.take_type();
   b.result(b.operand(0));
   take_sources(b, 1, type);
@@ -763,7 +878,8 @@ bool select_carry(Builder& b) {
   if (reads) i.from[i.sources++] = carry;
   if (writes) i.to[i.results++] = carry;
   return with_integer(type, [&](auto zero) {
-    i.run = add_with_carry<std::make_unsigned_t<decltype(zero)>>;
+    using V = decltype(zero);
+    i.run = multiplies ? multiply_add_with_carry<V> : add_with_carry<Unsigned<V>>;
   });
 }
 

@@ -29,8 +29,7 @@ void load(Warp& warp, I i, uint32_t mask) {
   WarpAccess access(warp, i);
   each_lane(mask, [&](int l) {
     std::byte buffer[64] = {};
-    const Place place =
-        access.locate(l, base[l] + static_cast<uint64_t>(i.offset), bytes, i.space);
+    const Place place = access.locate(l, base[l] + static_cast<uint64_t>(i.offset), bytes, i.space);
     if (place.region != nullptr) access.read(l, place, buffer, bytes);
     for (uint32_t n = 0; n < i.elements; ++n) {
       uint64_t value = 0;
@@ -50,8 +49,7 @@ void store(Warp& warp, I i, uint32_t mask) {
     for (uint32_t n = 0; n < i.elements; ++n) {
       std::memcpy(buffer + n * i.bytes, &warp.row(i.from[1 + n])[l], i.bytes);
     }
-    const Place place =
-        access.locate(l, base[l] + static_cast<uint64_t>(i.offset), bytes, i.space);
+    const Place place = access.locate(l, base[l] + static_cast<uint64_t>(i.offset), bytes, i.space);
     if (place.region != nullptr) access.write(l, place, buffer, bytes);
   });
 }
@@ -67,6 +65,10 @@ void load_parameter(Warp& warp, I i, uint32_t mask) {
       warp.grid().report("out_of_bounds", "A parameter is read beyond the last one.", warp, i, l);
       return;
     }
+    if (offset % bytes != 0) {
+      warp.grid().report("misaligned", "A parameter is read at no multiple of the size.", warp, i,
+                         l);
+    }
     for (uint32_t n = 0; n < i.elements; ++n) {
       uint64_t value = 0;
       std::memcpy(&value, parameters.data() + offset + n * i.bytes, i.bytes);
@@ -78,8 +80,7 @@ void load_parameter(Warp& warp, I i, uint32_t mask) {
 
 void run_fence(Warp& warp, I i, uint32_t mask) {
   if (warp.grid().races() == nullptr) return;
-  each_lane(mask,
-            [&](int l) { warp.grid().races()->fence(warp.grid_thread(l), i.access.scope); });
+  each_lane(mask, [&](int l) { warp.grid().races()->fence(warp.grid_thread(l), i.access.scope); });
 }
 
 // Hints where to keep what was loaded, which change no result.

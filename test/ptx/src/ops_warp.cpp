@@ -51,8 +51,8 @@ void shuffle(Warp& warp, I i, uint32_t mask) {
     if (!is_inside) from = lane;
     if ((mask >> from & 1) == 0) {
       warp.grid().report("bad_shuffle",
-                         "Lane " + std::to_string(lane) + " reads from lane " + std::to_string(from) +
-                             ", which does not take part.",
+                         "Lane " + std::to_string(lane) + " reads from lane " +
+                             std::to_string(from) + ", which does not take part.",
                          warp, i, l);
     }
     warp.row(i.to[0])[l] = before[from];
@@ -153,7 +153,8 @@ void load_matrices(Warp& warp, I i, uint32_t mask) {
   uint16_t matrices[4][8][8] = {};
   each_lane(mask, [&](int l) {
     if (l >= 8 * i.elements) return;
-    const Place place = access.locate(l, base[l] + static_cast<uint64_t>(i.offset), kRowBytes, i.space);
+    const Place place =
+        access.locate(l, base[l] + static_cast<uint64_t>(i.offset), kRowBytes, i.space);
     std::byte row[kRowBytes] = {};
     if (place.region != nullptr) access.read(l, place, row, kRowBytes);
     std::memcpy(matrices[l / 8][l % 8], row, kRowBytes);
@@ -184,7 +185,8 @@ void store_matrices(Warp& warp, I i, uint32_t mask) {
   });
   each_lane(mask, [&](int l) {
     if (l >= 8 * i.elements) return;
-    const Place place = access.locate(l, base[l] + static_cast<uint64_t>(i.offset), kRowBytes, i.space);
+    const Place place =
+        access.locate(l, base[l] + static_cast<uint64_t>(i.offset), kRowBytes, i.space);
     std::byte row[kRowBytes];
     std::memcpy(row, matrices[l / 8][l % 8], kRowBytes);
     if (place.region != nullptr) access.write(l, place, row, kRowBytes);

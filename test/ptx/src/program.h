@@ -27,8 +27,8 @@ constexpr Row kNoRow = 0xFFFF;
 // What the machine does with an instruction beyond calling `run`.
 enum class Control : uint8_t {
   kNone,
-  kBranch,       // to `target`
-  kExit,         // exit, and ret of an entry
+  kBranch,  // to `target`
+  kExit,    // exit, and ret of an entry
   kTrap,
   kBarrier,      // of the block: bar, barrier
   kWarpBarrier,  // bar.warp.sync
@@ -56,25 +56,48 @@ struct Instruction {
   uint8_t bytes = 0;     // of one element of memory
   uint8_t elements = 1;  // of a vector in memory
   bool is_signed = false;
-  uint8_t choice = 0;    // a variant: of a comparison, a shuffle, an atomic, ...
+  uint8_t choice = 0;  // a variant: of a comparison, a shuffle, an atomic, ...
   uint8_t choice2 = 0;
-  bool flag = false;     // a second result, a transposition, a negated operand, ...
+  bool flag = false;  // a second result, a transposition, a negated operand, ...
   AccessKind access = {Access::kRead};
-  int64_t offset = 0;    // of an address, or an immediate
-  uint32_t target = 0;   // of a branch
-  uint32_t table = 0;    // of lop3
+  int64_t offset = 0;   // of an address, or an immediate
+  uint32_t target = 0;  // of a branch
+  uint32_t table = 0;   // of lop3
   Mma mma = {};
 
-  uint32_t opcode = 0;   // into Program::opcodes
-  uint32_t number = 0;   // of the instruction in its program
-  int line = 0;          // of the text
+  uint32_t opcode = 0;  // into Program::opcodes
+  uint32_t number = 0;  // of the instruction in its program
+  int line = 0;         // of the text
 };
 
 // A row that is the same in all warps, or depends on where the thread stands.
 enum class Special : uint8_t {
-  kConstant, kTidX, kTidY, kTidZ, kNtidX, kNtidY, kNtidZ, kCtaidX, kCtaidY, kCtaidZ, kNctaidX,
-  kNctaidY, kNctaidZ, kLaneid, kWarpid, kNwarpid, kLanemaskEq, kLanemaskLt, kLanemaskLe,
-  kLanemaskGt, kLanemaskGe, kGridid, kSmid, kNsmid, kDynamicSharedSize, kTotalSharedSize,
+  kConstant,
+  kTidX,
+  kTidY,
+  kTidZ,
+  kNtidX,
+  kNtidY,
+  kNtidZ,
+  kCtaidX,
+  kCtaidY,
+  kCtaidZ,
+  kNctaidX,
+  kNctaidY,
+  kNctaidZ,
+  kLaneid,
+  kWarpid,
+  kNwarpid,
+  kLanemaskEq,
+  kLanemaskLt,
+  kLanemaskLe,
+  kLanemaskGt,
+  kLanemaskGe,
+  kGridid,
+  kSmid,
+  kNsmid,
+  kDynamicSharedSize,
+  kTotalSharedSize,
 };
 
 struct FilledRow {

@@ -1,0 +1,53 @@
+// The kernels of gemm that are compiled, and their launch.
+
+#include "gemm_kernel.cuh"
+
+namespace marlin::cuda {
+namespace {
+
+constexpr int kWarps = 4;
+constexpr int kStages = 4;
+
+template <typename Scalar, int rows, int group_rows, bool has_zeros>
+cudaError_t launch(const Launch& plan, const GemmArguments& arguments, cudaStream_t stream) {
+  using S = Shape<Scalar, rows, group_rows, has_zeros, kWarps, kStages>;
+  const auto kernel = gemm<S>;
+  const cudaError_t status =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, plan.shared_bytes);
+  if (status != cudaSuccess) return status;
+  kernel<<<plan.blocks, plan.threads, plan.shared_bytes, stream>>>(arguments);
+  return cudaGetLastError();
+}
+
+template <typename Scalar, int rows, bool has_zeros>
+cudaError_t launch_groups(const Launch& plan, const GemmArguments& g, cudaStream_t stream) {
+  switch (plan.variant.group_rows) {
+    case 0:
+      return launch<Scalar, rows, 0, has_zeros>(plan, g, stream);
+    case 32:
+      return launch<Scalar, rows, 32, has_zeros>(plan, g, stream);
+    case 64:
+      return launch<Scalar, rows, 64, has_zeros>(plan, g, stream);
+    default:
+      return launch<Scalar, rows, 128, has_zeros>(plan, g, stream);
+  }
+}
+
+template <typename Scalar>
+cudaError_t launch_rows(const Launch& plan, const GemmArguments& g, cudaStream_t stream) {
+  if (plan.variant.rows == 8) {
+    return plan.variant.has_zeros ? launch_groups<Scalar, 8, true>(plan, g, stream)
+                                  : launch_groups<Scalar, 8, false>(plan, g, stream);
+  }
+  return plan.variant.has_zeros ? launch_groups<Scalar, 16, true>(plan, g, stream)
+                                : launch_groups<Scalar, 16, false>(plan, g, stream);
+}
+
+}  // namespace
+
+cudaError_t launch_gemm(const Launch& plan, const GemmArguments& arguments, cudaStream_t stream) {
+  if (plan.variant.scalar == Scalar::kFloat16) return launch_rows<__half>(plan, arguments, stream);
+  return launch_rows<__nv_bfloat16>(plan, arguments, stream);
+}
+
+}  // namespace marlin::cuda

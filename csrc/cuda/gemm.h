@@ -1,0 +1,32 @@
+// The product of activations and packed weights on a GPU, and its launch.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+#include "gemm_plan.h"
+
+namespace marlin::cuda {
+
+// The argument of every kernel, passed by value.
+struct GemmArguments {
+  const void* a;            // [m][k] of 16 bits, rows a_stride elements apart; both multiples of 8
+  const uint32_t* weights;  // see layout.h
+  const void* scales;       // [groups][n] in the type of `a`
+  const uint32_t* zeros;    // [groups][n / 8], or null
+  const void* bias;         // [n] in the type of `a`, or null
+  void* out;                // [m][n]
+  float* partial;           // Launch::partial_bytes, of any content
+  int32_t* locks;           // Launch::lock_count
+  int64_t a_stride;
+  int32_t m, n, k;
+  int32_t group_size;
+  int32_t tiles_k, tiles_n;
+  int32_t tiles;  // in all
+  int32_t tiles_of_block;
+};
+
+cudaError_t launch_gemm(const Launch& launch, const GemmArguments& arguments, cudaStream_t stream);
+
+}  // namespace marlin::cuda

@@ -1,0 +1,514 @@
+// The kernel of gemm. A block multiplies a stripe of tiles: `rows` rows of the activations times 64
+// columns per warp times 128 rows of K each, down K first. Each warp has columns of its own, so
+// that no sum is shared inside a block, and each lane copies the very weights that it will read
+// itself.
+//
+//   stage:  weights [warp][step][lane] 16 bytes, activations [row][16 chunks of 16 bytes,
+//   swizzled],
+//           scales [group][column], zero points [group][column / 8]
+//
+// What follows from layout.h. With u the stored code, v its value as it is opened (u, or u - 15
+// where it was complemented), a word gives, per pair of rows of K:
+//   p = 0: v * 2^-24    (one lop3: mask, sign)
+//   p = 1: 16 v * 2^-24 (one lop3)
+//   p = 2: v * 2^-24    (after one prmt, which moves the upper byte of each half down, a lop3)
+//   p = 3: (16 v + v of p = 2) * 2^-24, the prmt's result as it is; its sums are those of p = 2 too
+//          many
+// so every pair of codes costs one instruction. The factors 2^24 and 2^20 are for the end. The
+// codes mean code - 8 = v + o with o = -8, or 7 where it was complemented: the sum over a group of
+// a * o is one more product, with a constant operand, and every chain of sums of the group starts
+// from it.
+#pragma once
+
+#include "gemm.h"
+#include "layout.h"
+#include "ptx.cuh"
+
+namespace marlin::cuda {
+
+constexpr int kSteps = kTileDepth / kStepRows;
+constexpr int kNibbles = 4;
+constexpr int kChunkBytes = 16;
+constexpr int kRowChunks = kTileDepth * 2 / kChunkBytes;  // of a row of the activations in a tile
+
+template <typename Scalar_, int rows, int group_rows, bool has_zeros, int warps, int stages>
+struct Shape {
+  using Scalar = Scalar_;
+  static constexpr int kRows = rows;
+  static constexpr bool kScalesTiles = group_rows != 0;  // else everything once, at the end
+  static constexpr int kGroupSteps = kScalesTiles ? group_rows / kStepRows : kSteps;
+  static constexpr int kGroups = kScalesTiles ? kTileDepth / group_rows : 0;
+  static constexpr int kGroupRows = group_rows;
+  static constexpr bool kHasZeros = has_zeros;
+  static constexpr int kStages = stages;
+  static constexpr int kThreads = warps * 32;
+  static constexpr int kColumns = warps * kWarpColumns;
+
+  static constexpr int kWeightBytes = kTileDepth * kColumns / 2;
+  static constexpr int kActivationBytes = rows * kTileDepth * 2;
+  static constexpr int kScaleBytes = kGroups * kColumns * 2;
+  static constexpr int kZeroBytes = has_zeros ? kGroups * kColumns / 2 : 0;
+  static constexpr int kActivationsAt = kWeightBytes;
+  static constexpr int kScalesAt = kActivationsAt + kActivationBytes;
+  static constexpr int kZerosAt = kScalesAt + kScaleBytes;
+  static constexpr int kStageBytes = kZerosAt + kZeroBytes;
+
+  // Sums of a lane: 16 columns by 8 rows of them or 8 by 16, in fragments of four.
+  static constexpr int kHalves = rows == 8 ? 1 : 2;
+};
+
+// Which tile of the activations, the columns and K.
+struct TilePlace {
+  int k, n, m;
+};
+
+__device__ inline TilePlace place_of(const GemmArguments& g, int tile) {
+  const int column = tile / g.tiles_k;
+  return {tile % g.tiles_k, column % g.tiles_n, column / g.tiles_n};
+}
+
+template <class S>
+class Loader {
+ public:
+  __device__ Loader(const GemmArguments& g, uint32_t shared)
+      : g_(g), shared_(shared), policy_(createpolicy_evict_first()) {}
+
+  // Starts the copies of a tile into a stage.
+  __device__ void start(int tile, int stage) const {
+    const TilePlace place = place_of(g_, tile);
+    const uint32_t to = shared_ + stage * S::kStageBytes;
+    start_weights(place, to);
+    start_activations(place, to + S::kActivationsAt);
+    if constexpr (S::kScalesTiles) start_scales(place, to + S::kScalesAt);
+    if constexpr (S::kScalesTiles && S::kHasZeros) start_zeros(place, to + S::kZerosAt);
+  }
+
+ private:
+  __device__ void start_weights(const TilePlace& place, uint32_t to) const {
+    const int warp = threadIdx.x / 32;
+    const int lane = threadIdx.x % 32;
+    const int block = place.n * (S::kColumns / kWarpColumns) + warp;
+    const int steps = g_.k / kStepRows;
+    const int first = place.k * kSteps;
+    const bool exists = block * kWarpColumns < g_.n;
+    const uint32_t* from = g_.weights;
+    if (exists) {
+      from += (static_cast<int64_t>(block) * steps + first) * kStepWords + lane * kLaneWords;
+    }
+    to += (warp * kSteps * 32 + lane) * kChunkBytes;
+#pragma unroll
+    for (int s = 0; s < kSteps; ++s) {
+      const bool is_inside = exists && first + s < steps;
+      cp_async_with_policy(to + s * 32 * kChunkBytes,
+                           is_inside ? from + s * kStepWords : g_.weights,
+                           is_inside ? kChunkBytes : 0, policy_);
+    }
+  }
+
+  // Chunks of a row change places by the row's number, so that the eight rows that ldmatrix reads
+  // at a time lie in different banks.
+  __device__ void start_activations(const TilePlace& place, uint32_t to) const {
+    const auto* a = static_cast<const typename S::Scalar*>(g_.a);
+#pragma unroll
+    for (int i = threadIdx.x; i < S::kRows * kRowChunks; i += S::kThreads) {
+      const int r = i / kRowChunks;
+      const int chunk = i % kRowChunks;
+      const int row = place.m * S::kRows + r;
+      const int column = place.k * kTileDepth + chunk * 8;
+      const bool is_inside = row < g_.m && column < g_.k;
+      const auto* from = is_inside ? a + row * g_.a_stride + column : a;
+      cp_async(to + (r * kRowChunks + (chunk ^ (r % 8))) * kChunkBytes, from,
+               is_inside ? kChunkBytes : 0);
+    }
+  }
+
+  __device__ void start_scales(const TilePlace& place, uint32_t to) const {
+    constexpr int kChunks = S::kColumns / 8;
+    const auto* scales = static_cast<const typename S::Scalar*>(g_.scales);
+#pragma unroll
+    for (int i = threadIdx.x; i < S::kGroups * kChunks; i += S::kThreads) {
+      const int column = place.n * S::kColumns + i % kChunks * 8;
+      const int row = place.k * kTileDepth + i / kChunks * S::kGroupRows;
+      const bool is_inside = column < g_.n && row < g_.k;
+      const int64_t group = row / g_.group_size;
+      cp_async(to + i * kChunkBytes, is_inside ? scales + group * g_.n + column : scales,
+               is_inside ? kChunkBytes : 0);
+    }
+  }
+
+  __device__ void start_zeros(const TilePlace& place, uint32_t to) const {
+    constexpr int kWords = S::kColumns / 8;
+#pragma unroll
+    for (int i = threadIdx.x; i < S::kGroups * kWords; i += S::kThreads) {
+      const int column = place.n * S::kColumns + i % kWords * 8;
+      const int row = place.k * kTileDepth + i / kWords * S::kGroupRows;
+      const bool is_inside = column < g_.n && row < g_.k;
+      const int64_t group = row / g_.group_size;
+      cp_async_word(to + i * 4, is_inside ? g_.zeros + (group * g_.n + column) / 8 : g_.zeros,
+                    is_inside ? 4 : 0);
+    }
+  }
+
+  const GemmArguments& g_;
+  uint32_t shared_;
+  uint64_t policy_;
+};
+
+template <typename Scalar>
+struct Format;
+template <>
+struct Format<__half> {
+  static constexpr float kUnit = 0x1p24f;
+  static __device__ uint32_t enter(uint32_t a) { return a; }
+  static __device__ float widen(__half value) { return __half2float(value); }
+  static __device__ uint32_t pair(float low, float high) {
+    const __half2 both = __floats2half2_rn(low, high);
+    return reinterpret_cast<const uint32_t&>(both);
+  }
+  static __device__ __half narrow(float value) { return __float2half_rn(value); }
+};
+// A subnormal bfloat16 is 2^-133, and its products with activations near 1 would be no float32:
+// activations are multiplied by 2^100, exactly, as long as they are below 2^28.
+template <>
+struct Format<__nv_bfloat16> {
+  static constexpr float kUnit = 0x1p33f;
+  static __device__ uint32_t enter(uint32_t a) {
+    constexpr uint32_t kFactors = 0x71807180;
+    const auto product = __hmul2(reinterpret_cast<const __nv_bfloat162&>(a),
+                                 reinterpret_cast<const __nv_bfloat162&>(kFactors));
+    return reinterpret_cast<const uint32_t&>(product);
+  }
+  static __device__ float widen(__nv_bfloat16 value) { return __bfloat162float(value); }
+  static __device__ uint32_t pair(float low, float high) {
+    const __nv_bfloat162 both = __floats2bfloat162_rn(low, high);
+    return reinterpret_cast<const uint32_t&>(both);
+  }
+  static __device__ __nv_bfloat16 narrow(float value) { return __float2bfloat16_rn(value); }
+};
+
+// The four operands in a word. `sign` has the sign bit of the half that was complemented.
+struct Opened {
+  uint32_t nibble[kNibbles];
+};
+__device__ inline Opened open(uint32_t word, uint32_t sign) {
+  Opened opened;
+  opened.nibble[0] = and_or<0x000F000F>(word, sign);
+  opened.nibble[1] = and_or<0x00F000F0>(word, sign);
+  opened.nibble[3] = __byte_perm(word, sign, 0x7351);
+  opened.nibble[2] = opened.nibble[3] & 0x800F800F;
+  return opened;
+}
+
+// What a warp sums: [nibble][half][four of a fragment].
+template <class S>
+using Sums = float[kNibbles][S::kHalves][4];
+
+template <class S>
+class Multiplier {
+  using Scalar = typename S::Scalar;
+  using F = Format<Scalar>;
+
+ public:
+  __device__ Multiplier(const GemmArguments& g, uint32_t shared) : g_(g), shared_(shared) {
+    clear();
+  }
+
+  __device__ void clear() {
+#pragma unroll
+    for (int p = 0; p < kNibbles; ++p) {
+#pragma unroll
+      for (int h = 0; h < S::kHalves; ++h) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          result_[p][h][i] = 0;
+          sums_[p][h][i] = 0;
+        }
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) offset_[i] = total_[i] = 0;
+  }
+
+  __device__ void multiply(int tile_k, int stage) {
+    const uint32_t at = shared_ + stage * S::kStageBytes;
+    // complements_odd_row of a step: the ones in its number are those of the tile's and those of
+    // its own in the tile. The sign bit is in the upper half, or in the lower one.
+    const uint32_t odd = (__popc(tile_k) & 1) == 0 ? 0x80000000u : 0x00008000u;
+    constexpr int kGroupsOfTile = kSteps / S::kGroupSteps;
+#pragma unroll
+    for (int group = 0; group < kGroupsOfTile; ++group) {
+      uint32_t a[S::kGroupSteps][4];
+      load_activations(at + S::kActivationsAt, group * S::kGroupSteps, a);
+      add_constants(group * S::kGroupSteps, a, odd);
+      if constexpr (S::kScalesTiles) start_sums();
+#pragma unroll
+      for (int s = 0; s < S::kGroupSteps; ++s) {
+        multiply_step(at, group * S::kGroupSteps + s, a[s], odd);
+      }
+      if constexpr (S::kScalesTiles) scale_sums(at, group);
+    }
+  }
+
+  // The end of a column of tiles: everything that is not scaled yet.
+  __device__ void finish(const TilePlace& place) {
+    if constexpr (!S::kScalesTiles) {
+      const auto* scales = static_cast<const Scalar*>(g_.scales);
+      add_scaled([&](int p, int h, int i, float sum) {
+        const int column = place.n * S::kColumns + column_of(p, h, i);
+        if (column >= g_.n) return;
+        float zero = 0;
+        if constexpr (S::kHasZeros) {
+          zero = 8.0f - static_cast<float>(g_.zeros[column / 8] >> (4 * (column % 8)) & 15u);
+        }
+        const float shift = factor(p) * (offset_[i] + zero * total_[i]);
+        result_[p][h][i] = F::widen(scales[column]) * (sum + shift);
+      });
+    }
+  }
+
+  __device__ float4& fragment(int index) {
+    return reinterpret_cast<float4&>(result_[index / S::kHalves][index % S::kHalves]);
+  }
+  static constexpr int kFragments = kNibbles * S::kHalves;
+
+  __device__ void store(const TilePlace& place) {
+    auto* out = static_cast<Scalar*>(g_.out);
+    const auto* bias = static_cast<const Scalar*>(g_.bias);
+#pragma unroll
+    for (int p = 0; p < kNibbles; ++p) {
+#pragma unroll
+      for (int h = 0; h < S::kHalves; ++h) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const int column = place.n * S::kColumns + column_of(p, h, i);
+          const int row = place.m * S::kRows + row_of(i);
+          if (row >= g_.m || column >= g_.n) continue;
+          float value = result_[p][h][i] * (F::kUnit / factor(p));
+          if (bias != nullptr) value += F::widen(bias[column]);
+          out[static_cast<int64_t>(row) * g_.n + column] = F::narrow(value);
+        }
+      }
+    }
+  }
+
+ private:
+  static __device__ constexpr float factor(int p) { return p % 2 == 0 ? 1.0f : 16.0f; }
+
+  // Where a sum of this lane belongs, in the block's columns and the tile's rows. Of 8 rows the
+  // weights are the first operand of the product, and the columns lie where rows do otherwise.
+  static __device__ int column_of(int p, int h, int i) {
+    const int lane = threadIdx.x % 32;
+    const int warp = threadIdx.x / 32;
+    const int inside = S::kRows == 8 ? lane / 4 + 8 * (i / 2) : 8 * h + lane % 4 * 2 + i % 2;
+    return warp * kWarpColumns + 16 * p + inside;
+  }
+  static __device__ int row_of(int i) {
+    const int lane = threadIdx.x % 32;
+    return S::kRows == 8 ? lane % 4 * 2 + i % 2 : lane / 4 + 8 * (i / 2);
+  }
+
+  // Fragments of kGroupSteps steps. Of 8 rows ldmatrix reads two steps at a time.
+  __device__ void load_activations(uint32_t from, int first, uint32_t (&a)[S::kGroupSteps][4]) {
+    const int lane = threadIdx.x % 32;
+    constexpr int kStepsAtATime = S::kRows == 8 ? 2 : 1;
+#pragma unroll
+    for (int s = 0; s < S::kGroupSteps; s += kStepsAtATime) {
+      const int row = S::kRows == 8 ? lane % 8 : lane % 16;
+      const int chunk = 2 * (first + s) + (S::kRows == 8 ? lane / 8 : lane / 16);
+      uint32_t words[4];
+      ldmatrix_x4(words, from + (row * kRowChunks + (chunk ^ (row % 8))) * kChunkBytes);
+      if constexpr (S::kRows == 8) {
+        a[s][0] = F::enter(words[0]);
+        a[s][1] = F::enter(words[1]);
+        a[s + 1][0] = F::enter(words[2]);
+        a[s + 1][1] = F::enter(words[3]);
+      } else {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) a[s][i] = F::enter(words[i]);
+      }
+    }
+  }
+
+  // d += a times weights, 64 columns' worth of one kind.
+  static __device__ void product(float (&d)[4], const uint32_t (&a)[4], uint32_t w0, uint32_t w1,
+                                 uint32_t w2, uint32_t w3) {
+    if constexpr (S::kRows == 8) {
+      mma<Scalar>(d, w0, w1, w2, w3, a[0], a[1]);
+    } else {
+      mma<Scalar>(d, a[0], a[1], a[2], a[3], w0, w2);
+    }
+  }
+
+  static __device__ uint32_t sign_of(int step, uint32_t odd) {
+    return (__popc(step) & 1) == 0 ? odd : odd ^ 0x80008000u;
+  }
+
+  // The sums of a * o, and of a where there are zero points.
+  __device__ void add_constants(int first, const uint32_t (&a)[S::kGroupSteps][4], uint32_t odd) {
+    if constexpr (S::kScalesTiles) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) offset_[i] = total_[i] = 0;
+    }
+#pragma unroll
+    for (int s = 0; s < S::kGroupSteps; ++s) {
+      // -8 and 7 in the halves, the 7 where the sign bit of complemented codes is.
+      const uint32_t o = sign_of(first + s, odd) == 0x80000000u ? 0x00078008u : 0x80080007u;
+      product(offset_, a[s], o, o, o, o);
+      if constexpr (S::kHasZeros)
+        product(total_, a[s], 0x00010001u, 0x00010001u, 0x00010001u, 0x00010001u);
+    }
+  }
+
+  __device__ void start_sums() {
+#pragma unroll
+    for (int p = 0; p < kNibbles; ++p) {
+      // p = 3 carries the sums of p = 2 with it.
+      const float times = p == 3 ? 17.0f : factor(p);
+#pragma unroll
+      for (int h = 0; h < S::kHalves; ++h) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) sums_[p][h][i] = times * offset_[i];
+      }
+    }
+  }
+
+  __device__ void multiply_step(uint32_t at, int step, const uint32_t (&a)[4], uint32_t odd) {
+    const uint32_t words_at =
+        at + ((threadIdx.x / 32 * kSteps + step) * 32 + threadIdx.x % 32) * kChunkBytes;
+    const uint4 words = ld_shared(words_at);
+    const uint32_t sign = sign_of(step, odd);
+    const Opened w0 = open(words.x, sign);
+    const Opened w1 = open(words.y, sign);
+    const Opened w2 = open(words.z, sign);
+    const Opened w3 = open(words.w, sign);
+#pragma unroll
+    for (int p = 0; p < kNibbles; ++p) {
+      if constexpr (S::kRows == 8) {
+        product(sums_[p][0], a, w0.nibble[p], w1.nibble[p], w2.nibble[p], w3.nibble[p]);
+      } else {
+        product(sums_[p][0], a, w0.nibble[p], 0, w2.nibble[p], 0);
+        product(sums_[p][1], a, w1.nibble[p], 0, w3.nibble[p], 0);
+      }
+    }
+  }
+
+  // Calls `add(p, h, i, sum)` with each sum, without what p = 3 carries.
+  template <typename Add>
+  __device__ void add_scaled(const Add& add) {
+#pragma unroll
+    for (int p = 0; p < kNibbles; ++p) {
+#pragma unroll
+      for (int h = 0; h < S::kHalves; ++h) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const float sum = p == 3 ? sums_[3][h][i] - sums_[2][h][i] : sums_[p][h][i];
+          add(p, h, i, sum);
+        }
+      }
+    }
+  }
+
+  __device__ void scale_sums(uint32_t at, int group) {
+    // Generic pointers, so that the compiler chooses the loads.
+    const auto* scales = reinterpret_cast<const Scalar*>(
+        __cvta_shared_to_generic(at + S::kScalesAt + group * S::kColumns * 2));
+    const auto* zeros = reinterpret_cast<const uint32_t*>(
+        __cvta_shared_to_generic(at + S::kZerosAt + group * S::kColumns / 2));
+    add_scaled([&](int p, int h, int i, float sum) {
+      const int column = column_of(p, h, i);
+      if constexpr (S::kHasZeros) {
+        const uint32_t zero = zeros[column / 8] >> (4 * (column % 8)) & 15u;
+        sum += factor(p) * (8.0f - static_cast<float>(zero)) * total_[i];
+      }
+      result_[p][h][i] += F::widen(scales[column]) * sum;
+    });
+  }
+
+  const GemmArguments& g_;
+  uint32_t shared_;
+  Sums<S> result_;
+  Sums<S> sums_;
+  float offset_[4];
+  float total_[4];
+};
+
+// Adds up what several blocks have of one column of tiles, in a fixed order, so that the result is
+// the same in every run: the block with the last tiles of K, for which they are the first that it
+// has done, begins, and the one with the first tiles ends and writes the result. The lock of the
+// column counts those that are done, and is zero again after the last.
+template <class S>
+__device__ void reduce(const GemmArguments& g, Multiplier<S>& multiplier, int column,
+                       bool& is_last) {
+  const int first_block = column * g.tiles_k / g.tiles_of_block;
+  const int last_block = ((column + 1) * g.tiles_k - 1) / g.tiles_of_block;
+  const int turn = last_block - static_cast<int>(blockIdx.x);
+  const int turns = last_block - first_block + 1;
+  is_last = turn == turns - 1;
+  if (turns == 1) return;
+  int32_t* lock = g.locks + column;
+  auto* partial = reinterpret_cast<float4*>(g.partial) +
+                  static_cast<int64_t>(column) * Multiplier<S>::kFragments * S::kThreads +
+                  threadIdx.x;
+  if (turn > 0) {
+    if (threadIdx.x == 0) {
+      while (ld_acquire(lock) != turn) {
+      }
+    }
+    __syncthreads();  // what thread 0 has acquired, all have
+#pragma unroll
+    for (int i = 0; i < Multiplier<S>::kFragments; ++i) {
+      const float4 before = __ldcg(partial + i * S::kThreads);
+      float4& mine = multiplier.fragment(i);
+      mine = {before.x + mine.x, before.y + mine.y, before.z + mine.z, before.w + mine.w};
+    }
+  }
+  if (!is_last) {
+#pragma unroll
+    for (int i = 0; i < Multiplier<S>::kFragments; ++i) {
+      __stcg(partial + i * S::kThreads, multiplier.fragment(i));
+    }
+    __syncthreads();  // what all have written, thread 0 releases
+    if (threadIdx.x == 0) st_release(lock, turn + 1);
+  } else if (threadIdx.x == 0) {
+    st_release(lock, 0);
+  }
+}
+
+template <class S>
+__global__ void __launch_bounds__(S::kThreads) gemm(const __grid_constant__ GemmArguments g) {
+  extern __shared__ __align__(128) unsigned char memory[];
+  const uint32_t shared = shared_address(memory);
+  const int first = blockIdx.x * g.tiles_of_block;
+  const int end = min(first + g.tiles_of_block, g.tiles);
+  const Loader<S> loader(g, shared);
+  Multiplier<S> multiplier(g, shared);
+
+#pragma unroll
+  for (int s = 0; s < S::kStages - 1; ++s) {
+    if (first + s < end) loader.start(first + s, s);
+    cp_async_commit();
+  }
+  int stage = 0;
+  for (int tile = first; tile < end; ++tile) {
+    cp_async_wait<S::kStages - 2>();
+    // Activations and scales were copied by other threads; and the stage that is filled next is the
+    // one that all have read before they came here.
+    __syncthreads();
+    const int next = tile + S::kStages - 1;
+    if (next < end) loader.start(next, stage == 0 ? S::kStages - 1 : stage - 1);
+    cp_async_commit();
+
+    const TilePlace place = place_of(g, tile);
+    multiplier.multiply(place.k, stage);
+    stage = stage + 1 == S::kStages ? 0 : stage + 1;
+    if (place.k + 1 == g.tiles_k || tile + 1 == end) {
+      multiplier.finish(place);
+      bool is_last;
+      reduce<S>(g, multiplier, tile / g.tiles_k, is_last);
+      if (is_last) multiplier.store(place);
+      multiplier.clear();
+    }
+  }
+}
+
+}  // namespace marlin::cuda
