@@ -90,12 +90,14 @@ double root64(double a, I) { return std::sqrt(a); }
 double reciprocal64(double a, I) { return 1.0 / a; }
 float least(float a, float b, I i) { return minimum(a, b, i.how.flushes, i.flag); }
 float most(float a, float b, I i) { return maximum(a, b, i.how.flushes, i.flag); }
-// fmin and fmax leave open which zero they give; here -0 < +0.
+// Unlike fmin and fmax: of a NaN and a number always the number, and -0 < +0.
 double least64(double a, double b, I) {
-  return a == b ? (std::signbit(a) ? a : b) : std::fmin(a, b);
+  if (std::isnan(a) || std::isnan(b)) return std::isnan(a) ? b : a;
+  return a < b || (a == b && std::signbit(a)) ? a : b;
 }
 double most64(double a, double b, I) {
-  return a == b ? (std::signbit(a) ? b : a) : std::fmax(a, b);
+  if (std::isnan(a) || std::isnan(b)) return std::isnan(a) ? b : a;
+  return a > b || (a == b && std::signbit(b)) ? a : b;
 }
 float function32(float a, I i) {
   return approximate(static_cast<Approximation>(i.choice), a, i.how.flushes);
