@@ -76,8 +76,15 @@ _KERNELS = {
     "arm64": _ARM_KERNELS,
 }
 
-_CUDA_SOURCES = ("common/arguments.cpp", "cuda/registration.cpp", "cuda/ops_dequantize.cpp")
-_CUDA_KERNELS = ("cuda/dequantize.cu",)
+_CUDA_SOURCES = (
+    "common/arguments.cpp",
+    "cuda/registration.cpp",
+    "cuda/gemm_plan.cpp",
+    "cuda/workspace.cpp",
+    "cuda/ops_dequantize.cpp",
+    "cuda/ops_gemm.cpp",
+)
+_CUDA_KERNELS = ("cuda/dequantize.cu", "cuda/arrange.cu", "cuda/gemm.cu")
 
 
 def kernel_flags(machine: str) -> dict[str, tuple[str, ...]]:

@@ -5,9 +5,6 @@
 namespace marlin::cuda {
 namespace {
 
-constexpr int kWarps = 4;
-constexpr int kStages = 4;
-
 template <typename Scalar, int rows, int group_rows, bool has_zeros>
 cudaError_t launch(const Launch& plan, const GemmArguments& arguments, cudaStream_t stream) {
   using S = Shape<Scalar, rows, group_rows, has_zeros, kWarps, kStages>;
@@ -44,6 +41,22 @@ cudaError_t launch_rows(const Launch& plan, const GemmArguments& g, cudaStream_t
 }
 
 }  // namespace
+
+GemmArguments arguments_of(const Launch& launch, int64_t m, const Weights& weights) {
+  GemmArguments arguments{};
+  arguments.weights = weights.words;
+  arguments.scales = weights.scales;
+  arguments.zeros = weights.zeros;
+  arguments.m = static_cast<int32_t>(m);
+  arguments.n = static_cast<int32_t>(weights.n);
+  arguments.k = static_cast<int32_t>(weights.k);
+  arguments.group_size = static_cast<int32_t>(weights.group_size);
+  arguments.tiles_k = launch.tiles_k;
+  arguments.tiles_n = launch.tiles_n;
+  arguments.tiles = launch.tiles_k * launch.tiles_n * launch.tiles_m;
+  arguments.tiles_of_block = launch.tiles_of_block;
+  return arguments;
+}
 
 cudaError_t launch_gemm(const Launch& plan, const GemmArguments& arguments, cudaStream_t stream) {
   if (plan.variant.scalar == Scalar::kFloat16) return launch_rows<__half>(plan, arguments, stream);

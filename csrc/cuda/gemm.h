@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "../common/weights.h"
 #include "gemm_plan.h"
 
 namespace marlin::cuda {
@@ -26,6 +27,10 @@ struct GemmArguments {
   int32_t tiles;  // in all
   int32_t tiles_of_block;
 };
+
+// What the plan and the weights say of the arguments; the pointers to activations, bias, result and
+// workspace are the caller's to set.
+GemmArguments arguments_of(const Launch& launch, int64_t m, const Weights& weights);
 
 cudaError_t launch_gemm(const Launch& launch, const GemmArguments& arguments, cudaStream_t stream);
 

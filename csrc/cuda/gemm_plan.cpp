@@ -8,12 +8,9 @@
 namespace marlin::cuda {
 namespace {
 
-constexpr int kWarps = 4;
-constexpr int kMaxStages = 4;
-
 // Bytes of one stage in shared memory: weights, activations, scales, zero points.
 int stage_bytes(const Variant& variant) {
-  const int columns = variant.warps * kWarpColumns;
+  const int columns = kWarps * kWarpColumns;
   const int groups = variant.group_rows == 0 ? 0 : kTileDepth / variant.group_rows;
   const int weights = kTileDepth * columns / 2;
   const int activations = variant.rows * kTileDepth * 2;
@@ -39,21 +36,19 @@ Launch plan_gemm(const Problem& problem, const Device& device) {
   variant.rows = problem.m <= 8 ? 8 : 16;
   variant.group_rows = group_rows(problem);
   variant.has_zeros = problem.has_zeros;
-  variant.warps = kWarps;
-  variant.stages = std::min(kMaxStages, device.shared_bytes / stage_bytes(variant));
 
   launch.tiles_k = static_cast<int>(ceil_div(problem.k, kTileDepth));
-  launch.tiles_n = static_cast<int>(ceil_div(problem.n, variant.warps * kWarpColumns));
+  launch.tiles_n = static_cast<int>(ceil_div(problem.n, kWarps * kWarpColumns));
   launch.tiles_m = static_cast<int>(ceil_div(problem.m, variant.rows));
   const int64_t tiles = int64_t{launch.tiles_k} * launch.tiles_n * launch.tiles_m;
   const int64_t most = std::min<int64_t>(tiles, device.multiprocessors);
   launch.tiles_of_block = static_cast<int>(ceil_div(tiles, most));
   launch.blocks = static_cast<int>(ceil_div(tiles, launch.tiles_of_block));
-  launch.threads = variant.warps * 32;
-  launch.shared_bytes = variant.stages * stage_bytes(variant);
+  launch.threads = kWarps * 32;
+  launch.shared_bytes = kStages * stage_bytes(variant);
   const int64_t columns = int64_t{launch.tiles_n} * launch.tiles_m;
   launch.lock_count = columns;
-  launch.partial_bytes = columns * variant.rows * variant.warps * kWarpColumns * 4;
+  launch.partial_bytes = columns * variant.rows * kWarps * kWarpColumns * 4;
   return launch;
 }
 

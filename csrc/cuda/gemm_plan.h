@@ -20,19 +20,16 @@ struct Problem {
 struct Device {
   int architecture;  // 80, 86, 89, 90
   int multiprocessors;
-  int shared_bytes;  // that a block may have
 };
 
-// One of the kernels that are compiled. Tiles are `rows` rows of the activations by
-// 64 * warps columns by 128 rows of K.
+// One of the kernels that are compiled. Tiles are `rows` rows of the activations by 64 columns per
+// warp by 128 rows of K.
 struct Variant {
   Scalar scalar;
   int rows;        // 8 or 16
   int group_rows;  // rows of K that share scales inside a tile: 32, 64, 128; 0: all, once at the
                    // end
   bool has_zeros;
-  int warps;
-  int stages;
 };
 
 struct Launch {
@@ -49,6 +46,10 @@ struct Launch {
 };
 
 inline constexpr int kTileDepth = 128;  // rows of K of a tile
+inline constexpr int kWarps = 4;        // of a block
+// Tiles whose copies are in flight, with the one in work. Four fit the 99 KiB that a block of sm_86
+// and sm_89 may have.
+inline constexpr int kStages = 4;
 
 // Expects a problem that the ops have checked.
 Launch plan_gemm(const Problem& problem, const Device& device);

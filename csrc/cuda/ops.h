@@ -5,10 +5,17 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 
 namespace marlin::cuda {
 
 using torch::stable::Tensor;
+
+// a (..., k <= size_k) times packed weights: (..., size_n), in the dtype of a.
+Tensor gemm(const Tensor& a, const Tensor& qweight, const Tensor& scales,
+            std::optional<Tensor> qzeros, std::optional<Tensor> bias, std::optional<Tensor> perm,
+            int64_t size_n, int64_t size_k, int64_t group_size, int64_t bits,
+            std::string activation, std::string epilogue);
 
 // Packed weights as (size_n, size_k) in the dtype of the scales.
 Tensor dequantize(const Tensor& qweight, const Tensor& scales, std::optional<Tensor> qzeros,

@@ -5,5 +5,6 @@
 #include "ops.h"
 
 STABLE_TORCH_LIBRARY_IMPL(marlin, CUDA, library) {
+  library.impl("gemm", TORCH_BOX(&marlin::cuda::gemm));
   library.impl("dequantize", TORCH_BOX(&marlin::cuda::dequantize));
 }

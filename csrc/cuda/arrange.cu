@@ -1,0 +1,30 @@
+#include "arrange.h"
+
+namespace marlin::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int64_t kMaxRowsAtATime = 65535;  // blocks in y, a limit of the hardware
+
+__global__ void arrange(const uint16_t* a, int64_t a_stride, int64_t a_columns, const int32_t* perm,
+                        int64_t m, int64_t k, uint16_t* out) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (i >= k) return;
+  const int64_t column = perm == nullptr ? i : perm[i];
+  for (int64_t r = blockIdx.y; r < m; r += gridDim.y) {
+    out[r * k + i] = column < a_columns ? a[r * a_stride + column] : uint16_t{0};
+  }
+}
+
+}  // namespace
+
+cudaError_t launch_arrange(const void* a, int64_t a_stride, int64_t a_columns, const int32_t* perm,
+                           int64_t m, int64_t k, void* out, cudaStream_t stream) {
+  const dim3 grid(static_cast<unsigned>((k + kThreads - 1) / kThreads),
+                  static_cast<unsigned>(m < kMaxRowsAtATime ? m : kMaxRowsAtATime));
+  arrange<<<grid, kThreads, 0, stream>>>(static_cast<const uint16_t*>(a), a_stride, a_columns, perm,
+                                         m, k, static_cast<uint16_t*>(out));
+  return cudaGetLastError();
+}
+
+}  // namespace marlin::cuda
