@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, os.fspath(Path(__file__).resolve().parents[1]))
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, os.fspath(HERE.parent))
+sys.path.insert(0, os.fspath(HERE.parents[2] / "csrc"))
 
 from buildtools.cuda import CudaToolkit, find_cuda
 from buildtools.errors import BuildError
@@ -64,26 +66,25 @@ def entry(simulator: Simulator, *parts: str) -> str:
 @cache
 def _nvcc() -> tuple[str, str]:
     """The compiler and what it says of its version."""
-    found = _find()
-    if isinstance(found, str):
+    toolkit = _find_toolkit()
+    if toolkit is None:
+        wanted = " or ".join(CUDA_MAJORS)
+        reason = f"no nvcc of CUDA {wanted}: set CUDA_HOME, or `pip install 'marlin-torch[cuda13]'`"
         if os.environ.get("MARLIN_REQUIRE_NVCC") == "1":
-            pytest.fail(f"MARLIN_REQUIRE_NVCC=1: {found}")
-        pytest.skip(found)
-    nvcc = os.fspath(found.nvcc)
+            pytest.fail(f"MARLIN_REQUIRE_NVCC=1, but {reason}")
+        pytest.skip(reason)
+    nvcc = os.fspath(toolkit.nvcc)
     version = subprocess.run((nvcc, "--version"), capture_output=True, text=True, check=True)
     return nvcc, version.stdout
 
 
-@cache
-def _find() -> CudaToolkit | str:
-    """A toolkit, or why there is none."""
-    reasons = []
+def _find_toolkit() -> CudaToolkit | None:
     for major in CUDA_MAJORS:
         try:
-            return find_cuda(os.environ, TorchInstall(ROOT, "of any version", f"{major}.0"))
-        except BuildError as error:
-            reasons.append(str(error))
-    return "; ".join(reasons)
+            return find_cuda(os.environ, TorchInstall(ROOT, "", f"{major}.0"))
+        except BuildError:
+            continue
+    return None
 
 
 def _headers(source: Path) -> list[Path]:
