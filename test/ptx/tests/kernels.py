@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, os.fspath(HERE.parent))
-sys.path.insert(0, os.fspath(HERE.parents[2] / "csrc"))
+sys.path.insert(0, os.fspath(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, os.fspath(Path(__file__).resolve().parents[3] / "csrc"))
 
 from buildtools.cuda import CudaToolkit, find_cuda
 from buildtools.errors import BuildError
