@@ -30,14 +30,22 @@ cudaError_t launch_groups(const Launch& plan, const GemmArguments& g, cudaStream
   }
 }
 
+template <typename Scalar, int rows>
+cudaError_t launch_zeros(const Launch& plan, const GemmArguments& g, cudaStream_t stream) {
+  return plan.variant.has_zeros ? launch_groups<Scalar, rows, true>(plan, g, stream)
+                                : launch_groups<Scalar, rows, false>(plan, g, stream);
+}
+
 template <typename Scalar>
 cudaError_t launch_rows(const Launch& plan, const GemmArguments& g, cudaStream_t stream) {
-  if (plan.variant.rows == 8) {
-    return plan.variant.has_zeros ? launch_groups<Scalar, 8, true>(plan, g, stream)
-                                  : launch_groups<Scalar, 8, false>(plan, g, stream);
+  switch (plan.variant.rows) {
+    case 8:
+      return launch_zeros<Scalar, 8>(plan, g, stream);
+    case 16:
+      return launch_zeros<Scalar, 16>(plan, g, stream);
+    default:
+      return launch_zeros<Scalar, 32>(plan, g, stream);
   }
-  return plan.variant.has_zeros ? launch_groups<Scalar, 16, true>(plan, g, stream)
-                                : launch_groups<Scalar, 16, false>(plan, g, stream);
 }
 
 }  // namespace

@@ -53,8 +53,13 @@ struct Shape {
   static constexpr int kZerosAt = kScalesAt + kScaleBytes;
   static constexpr int kStageBytes = kZerosAt + kZeroBytes;
 
-  // Sums of a lane: 16 columns by 8 rows of them or 8 by 16, in fragments of four.
+  // Sums of a lane, in fragments of four: of 16 columns by 8 rows, or of 8 columns by 16 rows.
   static constexpr int kHalves = rows == 8 ? 1 : 2;
+  static constexpr int kRowTiles = rows == 8 ? 1 : rows / 16;
+
+  // Steps whose activations are in registers together: those of a group, because the sums of the
+  // group start from all of them; else as few as ldmatrix gives.
+  static constexpr int kHeldSteps = kScalesTiles ? kGroupSteps : 2;
 };
 
 // Which tile of the activations, the columns and K.
@@ -199,34 +204,42 @@ __device__ inline Opened open(uint32_t word, uint32_t sign) {
   return opened;
 }
 
-// What a warp sums: [nibble][half][four of a fragment].
+// What a warp sums: [tile of rows][nibble][half][four of a fragment].
 template <class S>
-using Sums = float[kNibbles][S::kHalves][4];
+using Sums = float[S::kRowTiles][kNibbles][S::kHalves][4];
 
-template <class S>
-class Multiplier {
-  using Scalar = typename S::Scalar;
-  using F = Format<Scalar>;
-
- public:
-  __device__ Multiplier(const GemmArguments& g, uint32_t shared) : g_(g), shared_(shared) {
-    clear();
-  }
-
-  __device__ void clear() {
+// Calls `use(t, p, h, i)` for each sum of a lane.
+template <class S, typename Use>
+__device__ inline void for_sums(const Use& use) {
+#pragma unroll
+  for (int t = 0; t < S::kRowTiles; ++t) {
 #pragma unroll
     for (int p = 0; p < kNibbles; ++p) {
 #pragma unroll
       for (int h = 0; h < S::kHalves; ++h) {
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          result_[p][h][i] = 0;
-          sums_[p][h][i] = 0;
-        }
+        for (int i = 0; i < 4; ++i) use(t, p, h, i);
       }
     }
-#pragma unroll
-    for (int i = 0; i < 4; ++i) offset_[i] = total_[i] = 0;
+  }
+}
+
+template <class S>
+class Multiplier {
+  using Scalar = typename S::Scalar;
+  using F = Format<Scalar>;
+  using Activations = uint32_t[S::kHeldSteps][S::kRowTiles][4];
+
+ public:
+  static constexpr int kFragments = S::kRowTiles * kNibbles * S::kHalves;
+
+  __device__ Multiplier(const GemmArguments& g, uint32_t shared) : g_(g), shared_(shared) {
+    clear();
+  }
+
+  __device__ void clear() {
+    for_sums<S>([&](int t, int p, int h, int i) { result_[t][p][h][i] = sums_[t][p][h][i] = 0; });
+    clear_constants();
   }
 
   __device__ void multiply(int tile_k, int stage) {
@@ -234,18 +247,16 @@ class Multiplier {
     // complements_odd_row of a step: the ones in its number are those of the tile's and those of
     // its own in the tile. The sign bit is in the upper half, or in the lower one.
     const uint32_t odd = (__popc(tile_k) & 1) == 0 ? 0x80000000u : 0x00008000u;
-    constexpr int kGroupsOfTile = kSteps / S::kGroupSteps;
 #pragma unroll
-    for (int group = 0; group < kGroupsOfTile; ++group) {
-      uint32_t a[S::kGroupSteps][4];
-      load_activations(at + S::kActivationsAt, group * S::kGroupSteps, a);
-      add_constants(group * S::kGroupSteps, a, odd);
+    for (int first = 0; first < kSteps; first += S::kHeldSteps) {
+      Activations a;
+      load_activations(at + S::kActivationsAt, first, a);
+      if constexpr (S::kScalesTiles) clear_constants();
+      add_constants(first, a, odd);
       if constexpr (S::kScalesTiles) start_sums();
 #pragma unroll
-      for (int s = 0; s < S::kGroupSteps; ++s) {
-        multiply_step(at, group * S::kGroupSteps + s, a[s], odd);
-      }
-      if constexpr (S::kScalesTiles) scale_sums(at, group);
+      for (int s = 0; s < S::kHeldSteps; ++s) multiply_step(at, first + s, a[s], odd);
+      if constexpr (S::kScalesTiles) scale_sums(at, first / S::kHeldSteps);
     }
   }
 
@@ -253,42 +264,37 @@ class Multiplier {
   __device__ void finish(const TilePlace& place) {
     if constexpr (!S::kScalesTiles) {
       const auto* scales = static_cast<const Scalar*>(g_.scales);
-      add_scaled([&](int p, int h, int i, float sum) {
+      for_sums<S>([&](int t, int p, int h, int i) {
         const int column = place.n * S::kColumns + column_of(p, h, i);
         if (column >= g_.n) return;
-        float zero = 0;
+        float constants = offset_[t][i];
         if constexpr (S::kHasZeros) {
-          zero = 8.0f - static_cast<float>(g_.zeros[column / 8] >> (4 * (column % 8)) & 15u);
+          const uint32_t zero = g_.zeros[column / 8] >> (4 * (column % 8)) & 15u;
+          constants += (8.0f - static_cast<float>(zero)) * total_[t][i];
         }
-        const float shift = factor(p) * (offset_[i] + zero * total_[i]);
-        result_[p][h][i] = F::widen(scales[column]) * (sum + shift);
+        result_[t][p][h][i] =
+            F::widen(scales[column]) * (own_sum(t, p, h, i) + factor(p) * constants);
       });
     }
   }
 
   __device__ float4& fragment(int index) {
-    return reinterpret_cast<float4&>(result_[index / S::kHalves][index % S::kHalves]);
+    constexpr int kOfTile = kNibbles * S::kHalves;
+    return reinterpret_cast<float4&>(
+        result_[index / kOfTile][index % kOfTile / S::kHalves][index % S::kHalves]);
   }
-  static constexpr int kFragments = kNibbles * S::kHalves;
 
   __device__ void store(const TilePlace& place) {
     auto* out = static_cast<Scalar*>(g_.out);
     const auto* bias = static_cast<const Scalar*>(g_.bias);
-#pragma unroll
-    for (int p = 0; p < kNibbles; ++p) {
-#pragma unroll
-      for (int h = 0; h < S::kHalves; ++h) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const int column = place.n * S::kColumns + column_of(p, h, i);
-          const int row = place.m * S::kRows + row_of(i);
-          if (row >= g_.m || column >= g_.n) continue;
-          float value = result_[p][h][i] * (F::kUnit / factor(p));
-          if (bias != nullptr) value += F::widen(bias[column]);
-          out[static_cast<int64_t>(row) * g_.n + column] = F::narrow(value);
-        }
-      }
-    }
+    for_sums<S>([&](int t, int p, int h, int i) {
+      const int column = place.n * S::kColumns + column_of(p, h, i);
+      const int row = place.m * S::kRows + row_of(t, i);
+      if (row >= g_.m || column >= g_.n) return;
+      float value = result_[t][p][h][i] * (F::kUnit / factor(p));
+      if (bias != nullptr) value += F::widen(bias[column]);
+      out[static_cast<int64_t>(row) * g_.n + column] = F::narrow(value);
+    });
   }
 
  private:
@@ -302,34 +308,43 @@ class Multiplier {
     const int inside = S::kRows == 8 ? lane / 4 + 8 * (i / 2) : 8 * h + lane % 4 * 2 + i % 2;
     return warp * kWarpColumns + 16 * p + inside;
   }
-  static __device__ int row_of(int i) {
+  static __device__ int row_of(int t, int i) {
     const int lane = threadIdx.x % 32;
-    return S::kRows == 8 ? lane % 4 * 2 + i % 2 : lane / 4 + 8 * (i / 2);
+    return S::kRows == 8 ? lane % 4 * 2 + i % 2 : 16 * t + lane / 4 + 8 * (i / 2);
   }
 
-  // Fragments of kGroupSteps steps. Of 8 rows ldmatrix reads two steps at a time.
-  __device__ void load_activations(uint32_t from, int first, uint32_t (&a)[S::kGroupSteps][4]) {
+  // A sum without what p = 3 carries.
+  __device__ float own_sum(int t, int p, int h, int i) const {
+    return p == 3 ? sums_[t][3][h][i] - sums_[t][2][h][i] : sums_[t][p][h][i];
+  }
+
+  // Of 8 rows ldmatrix reads two steps at a time.
+  __device__ void load_activations(uint32_t from, int first, Activations& a) {
     const int lane = threadIdx.x % 32;
-    constexpr int kStepsAtATime = S::kRows == 8 ? 2 : 1;
+    constexpr bool kIsSmall = S::kRows == 8;
 #pragma unroll
-    for (int s = 0; s < S::kGroupSteps; s += kStepsAtATime) {
-      const int row = S::kRows == 8 ? lane % 8 : lane % 16;
-      const int chunk = 2 * (first + s) + (S::kRows == 8 ? lane / 8 : lane / 16);
-      uint32_t words[4];
-      ldmatrix_x4(words, from + (row * kRowChunks + (chunk ^ (row % 8))) * kChunkBytes);
-      if constexpr (S::kRows == 8) {
-        a[s][0] = F::enter(words[0]);
-        a[s][1] = F::enter(words[1]);
-        a[s + 1][0] = F::enter(words[2]);
-        a[s + 1][1] = F::enter(words[3]);
-      } else {
+    for (int s = 0; s < S::kHeldSteps; s += kIsSmall ? 2 : 1) {
+      const int chunk = 2 * (first + s) + (kIsSmall ? lane / 8 : lane / 16);
 #pragma unroll
-        for (int i = 0; i < 4; ++i) a[s][i] = F::enter(words[i]);
+      for (int t = 0; t < S::kRowTiles; ++t) {
+        const int row = kIsSmall ? lane % 8 : 16 * t + lane % 16;
+        uint32_t words[4];
+        ldmatrix_x4(words, from + (row * kRowChunks + (chunk ^ (row % 8))) * kChunkBytes);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const uint32_t word = F::enter(words[i]);
+          if constexpr (kIsSmall) {
+            a[s + i / 2][t][i % 2] = word;
+          } else {
+            a[s][t][i] = word;
+          }
+        }
       }
     }
   }
 
-  // d += a times weights, 64 columns' worth of one kind.
+  // d += activations times weights of one kind: w0 and w1 the lower rows of K of 8 columns each, w2
+  // and w3 the upper ones. Of 8 rows all 16 columns are one product.
   static __device__ void product(float (&d)[4], const uint32_t (&a)[4], uint32_t w0, uint32_t w1,
                                  uint32_t w2, uint32_t w3) {
     if constexpr (S::kRows == 8) {
@@ -343,39 +358,40 @@ class Multiplier {
     return (__popc(step) & 1) == 0 ? odd : odd ^ 0x80008000u;
   }
 
-  // The sums of a * o, and of a where there are zero points.
-  __device__ void add_constants(int first, const uint32_t (&a)[S::kGroupSteps][4], uint32_t odd) {
-    if constexpr (S::kScalesTiles) {
+  __device__ void clear_constants() {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) offset_[i] = total_[i] = 0;
-    }
+    for (int t = 0; t < S::kRowTiles; ++t) {
 #pragma unroll
-    for (int s = 0; s < S::kGroupSteps; ++s) {
-      // -8 and 7 in the halves, the 7 where the sign bit of complemented codes is.
-      const uint32_t o = sign_of(first + s, odd) == 0x80000000u ? 0x00078008u : 0x80080007u;
-      product(offset_, a[s], o, o, o, o);
-      if constexpr (S::kHasZeros)
-        product(total_, a[s], 0x00010001u, 0x00010001u, 0x00010001u, 0x00010001u);
+      for (int i = 0; i < 4; ++i) offset_[t][i] = total_[t][i] = 0;
     }
   }
 
-  __device__ void start_sums() {
+  // The sums of a * o, and of a where there are zero points.
+  __device__ void add_constants(int first, const Activations& a, uint32_t odd) {
+    constexpr uint32_t kOnes = 0x00010001;
 #pragma unroll
-    for (int p = 0; p < kNibbles; ++p) {
-      // p = 3 carries the sums of p = 2 with it.
-      const float times = p == 3 ? 17.0f : factor(p);
+    for (int s = 0; s < S::kHeldSteps; ++s) {
+      // -8 and 7 in the halves, the 7 where complemented codes have their sign bit.
+      const uint32_t o = sign_of(first + s, odd) == 0x80000000u ? 0x00078008u : 0x80080007u;
 #pragma unroll
-      for (int h = 0; h < S::kHalves; ++h) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) sums_[p][h][i] = times * offset_[i];
+      for (int t = 0; t < S::kRowTiles; ++t) {
+        product(offset_[t], a[s][t], o, o, o, o);
+        if constexpr (S::kHasZeros) product(total_[t], a[s][t], kOnes, kOnes, kOnes, kOnes);
       }
     }
   }
 
-  __device__ void multiply_step(uint32_t at, int step, const uint32_t (&a)[4], uint32_t odd) {
-    const uint32_t words_at =
-        at + ((threadIdx.x / 32 * kSteps + step) * 32 + threadIdx.x % 32) * kChunkBytes;
-    const uint4 words = ld_shared(words_at);
+  __device__ void start_sums() {
+    for_sums<S>([&](int t, int p, int h, int i) {
+      // p = 3 carries the sums of p = 2 with it.
+      sums_[t][p][h][i] = (p == 3 ? 17.0f : factor(p)) * offset_[t][i];
+    });
+  }
+
+  __device__ void multiply_step(uint32_t at, int step, const uint32_t (&a)[S::kRowTiles][4],
+                                uint32_t odd) {
+    const int slot = (threadIdx.x / 32 * kSteps + step) * 32 + threadIdx.x % 32;
+    const uint4 words = ld_shared(at + slot * kChunkBytes);
     const uint32_t sign = sign_of(step, odd);
     const Opened w0 = open(words.x, sign);
     const Opened w1 = open(words.y, sign);
@@ -383,26 +399,11 @@ class Multiplier {
     const Opened w3 = open(words.w, sign);
 #pragma unroll
     for (int p = 0; p < kNibbles; ++p) {
-      if constexpr (S::kRows == 8) {
-        product(sums_[p][0], a, w0.nibble[p], w1.nibble[p], w2.nibble[p], w3.nibble[p]);
-      } else {
-        product(sums_[p][0], a, w0.nibble[p], 0, w2.nibble[p], 0);
-        product(sums_[p][1], a, w1.nibble[p], 0, w3.nibble[p], 0);
-      }
-    }
-  }
-
-  // Calls `add(p, h, i, sum)` with each sum, without what p = 3 carries.
-  template <typename Add>
-  __device__ void add_scaled(const Add& add) {
 #pragma unroll
-    for (int p = 0; p < kNibbles; ++p) {
-#pragma unroll
-      for (int h = 0; h < S::kHalves; ++h) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const float sum = p == 3 ? sums_[3][h][i] - sums_[2][h][i] : sums_[p][h][i];
-          add(p, h, i, sum);
+      for (int t = 0; t < S::kRowTiles; ++t) {
+        product(sums_[t][p][0], a[t], w0.nibble[p], w1.nibble[p], w2.nibble[p], w3.nibble[p]);
+        if constexpr (S::kHalves == 2) {
+          product(sums_[t][p][1], a[t], w1.nibble[p], 0, w3.nibble[p], 0);
         }
       }
     }
@@ -414,13 +415,14 @@ class Multiplier {
         __cvta_shared_to_generic(at + S::kScalesAt + group * S::kColumns * 2));
     const auto* zeros = reinterpret_cast<const uint32_t*>(
         __cvta_shared_to_generic(at + S::kZerosAt + group * S::kColumns / 2));
-    add_scaled([&](int p, int h, int i, float sum) {
+    for_sums<S>([&](int t, int p, int h, int i) {
       const int column = column_of(p, h, i);
+      float sum = own_sum(t, p, h, i);
       if constexpr (S::kHasZeros) {
         const uint32_t zero = zeros[column / 8] >> (4 * (column % 8)) & 15u;
-        sum += factor(p) * (8.0f - static_cast<float>(zero)) * total_[i];
+        sum += factor(p) * (8.0f - static_cast<float>(zero)) * total_[t][i];
       }
-      result_[p][h][i] += F::widen(scales[column]) * sum;
+      result_[t][p][h][i] += F::widen(scales[column]) * sum;
     });
   }
 
@@ -428,8 +430,8 @@ class Multiplier {
   uint32_t shared_;
   Sums<S> result_;
   Sums<S> sums_;
-  float offset_[4];
-  float total_[4];
+  float offset_[S::kRowTiles][4];  // sums of a * o, and of a, times 2^-24
+  float total_[S::kRowTiles][4];
 };
 
 // Adds up what several blocks have of one column of tiles, in a fixed order, so that the result is

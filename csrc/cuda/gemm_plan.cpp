@@ -33,7 +33,7 @@ Launch plan_gemm(const Problem& problem, const Device& device) {
   Launch launch{};
   Variant& variant = launch.variant;
   variant.scalar = problem.scalar;
-  variant.rows = problem.m <= 8 ? 8 : 16;
+  variant.rows = problem.m <= 8 ? 8 : problem.m <= 16 ? 16 : 32;
   variant.group_rows = group_rows(problem);
   variant.has_zeros = problem.has_zeros;
 
