@@ -34,6 +34,7 @@ _LANES_MEET = (
     "the lanes have only read, and the shuffle or reduction behind it waits for all of them"
 )
 _OWN_BYTES = "threads read and write bytes that no other thread touches on either side"
+_ELSEWHERE = "what is stored behind it lies elsewhere than what was read before it"
 _BETWEEN_BARRIERS = "bar.sync orders the accesses already"
 
 
@@ -58,7 +59,7 @@ TARGETS = [
         },
         share_caught=0.85,
     ),
-    Target("triton_matmul_s8", share_caught=0.85, kinds=frozenset({"prmt selector"})),
+    Target("triton_matmul_s8", share_caught=0.7, kinds=frozenset({"prmt selector"})),
     Target(
         "triton_split_k_matmul",
         {
@@ -66,16 +67,16 @@ TARGETS = [
             ("barrier dropped", 0): _PROLOGUE,
             **{("order weakened", number): _ADDS_ONLY for number in range(4)},
         },
-        share_caught=0.86,
+        share_caught=0.84,
     ),
     Target("triton_softmax", share_caught=0.87),
-    Target("triton_row_reductions", {("barrier dropped", 12): _OWN_BYTES}, share_caught=0.85),
+    Target("triton_row_reductions", {("barrier dropped", 12): _ELSEWHERE}, share_caught=0.85),
     Target("triton_locked_sum", share_caught=1.0),
-    Target("cub_radix_sort", share_caught=0.92),
+    Target("cub_radix_sort", share_caught=0.95),
     Target(
         "cub_reduce_raking",
         {("warp barrier dropped", 0): _LANES_MEET, ("warp barrier dropped", 1): _LANES_MEET},
-        share_caught=0.73,
+        share_caught=0.79,
     ),
     Target(
         "cub_load_and_store",
@@ -84,14 +85,14 @@ TARGETS = [
             ("order weakened", 0): _BETWEEN_BARRIERS,
             ("order weakened", 1): _BETWEEN_BARRIERS,
         },
-        share_caught=0.79,
+        share_caught=0.8,
     ),
 ]
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
 def test_errors_in_a_kernel_are_noticed(target: Target) -> None:
-    result = _survey(_small(find_case(target.name)), target.kinds)
+    result = _survey(_sharpened(find_case(target.name)), target.kinds)
     print(f"\n{target.name}\n{result.table()}")
     for mutant in result.survivors():
         print(f"  survived: {mutant}")
@@ -123,17 +124,22 @@ def _survivors(result: Survey, kinds: frozenset[str]) -> Iterator[tuple[_Place, 
         numbers[kind] += 1
 
 
-def _small(case: Case) -> Case:
-    """A part of the pipelined product: two blocks, and a tail in every dimension."""
-    if case.name != "triton_matmul_f16_4_stages":
-        return case
-    a, b, c = (argument for argument in case.arguments if isinstance(argument, np.ndarray))
-    m, n, k = np.int32(72), np.int32(48), np.int32(144)
-    a, b = np.ascontiguousarray(a[:m, :k]), np.ascontiguousarray(b[:k, :n])
-    product = a.astype(np.float64) @ b.astype(np.float64)
-    return replace(
-        case,
-        grid=(2, 1, 1),
-        arguments=[a, b, np.zeros((m, n), c.dtype), m, n, k, *case.arguments[6:]],
-        expected={2: product.astype(c.dtype)},
-    )
+def _sharpened(case: Case) -> Case:
+    """The case, with data in which more errors of a maximum show."""
+    if case.name == "triton_row_reductions":
+        rows = 32
+        x = np.random.default_rng(6).integers(-1000, 1000, (rows, 200), dtype=np.int32)
+        x[16:] = np.minimum(x[16:], 700)  # the largest comes often: the first has to be found
+        results = (x.sum(1, dtype=np.int32), x.max(1), x.argmax(1).astype(np.int32))
+        arguments = [x, *(np.zeros(rows, np.int32) for _ in results), *case.arguments[4:]]
+        expected = dict(enumerate(results, 1))
+        return replace(case, grid=(rows // 4, 1, 1), arguments=arguments, expected=expected)
+    if case.name == "cub_reduce_raking":
+        blocks = 32  # in each, another lane of the raking warp has the largest
+        x = np.random.default_rng(6).integers(-(2**20), 2**20, (blocks, 512), dtype=np.int32)
+        numbers = np.arange(blocks)
+        x[numbers, 16 * numbers + numbers % 16] = 2**21
+        totals = np.stack([x.sum(1, dtype=np.int32), x.max(1)], 1)
+        arguments = [x, np.zeros_like(totals)]
+        return replace(case, grid=(blocks, 1, 1), arguments=arguments, expected={1: totals})
+    return case
