@@ -60,6 +60,8 @@ struct Shape {
   // Steps whose activations are in registers together: those of a group, because the sums of the
   // group start from all of them; else as few as ldmatrix gives.
   static constexpr int kHeldSteps = kScalesTiles ? kGroupSteps : 2;
+  // Of many rows several short groups at once would not fit the registers.
+  static constexpr bool kUnrollsGroups = rows < 32 || !kScalesTiles;
 };
 
 // Which tile of the activations, the columns and K.
@@ -247,16 +249,12 @@ class Multiplier {
     // complements_odd_row of a step: the ones in its number are those of the tile's and those of
     // its own in the tile. The sign bit is in the upper half, or in the lower one.
     const uint32_t odd = (__popc(tile_k) & 1) == 0 ? 0x80000000u : 0x00008000u;
+    if constexpr (S::kUnrollsGroups) {
 #pragma unroll
-    for (int first = 0; first < kSteps; first += S::kHeldSteps) {
-      Activations a;
-      load_activations(at + S::kActivationsAt, first, a);
-      if constexpr (S::kScalesTiles) clear_constants();
-      add_constants(first, a, odd);
-      if constexpr (S::kScalesTiles) start_sums();
-#pragma unroll
-      for (int s = 0; s < S::kHeldSteps; ++s) multiply_step(at, first + s, a[s], odd);
-      if constexpr (S::kScalesTiles) scale_sums(at, first / S::kHeldSteps);
+      for (int first = 0; first < kSteps; first += S::kHeldSteps) multiply_held(at, first, odd);
+    } else {
+#pragma unroll 1
+      for (int first = 0; first < kSteps; first += S::kHeldSteps) multiply_held(at, first, odd);
     }
   }
 
@@ -265,15 +263,22 @@ class Multiplier {
     if constexpr (!S::kScalesTiles) {
       const auto* scales = static_cast<const Scalar*>(g_.scales);
       for_sums<S>([&](int t, int p, int h, int i) {
-        const int column = place.n * S::kColumns + column_of(p, h, i);
+        if (p == 3) sums_[t][3][h][i] -= sums_[t][2][h][i];
+      });
+      for_columns([&](int p, int h, int c) {
+        const int column = place.n * S::kColumns + column_of(p, h, of_column(c, 0));
         if (column >= g_.n) return;
-        float constants = offset_[t][i];
+        float zero = 8;
         if constexpr (S::kHasZeros) {
-          const uint32_t zero = g_.zeros[column / 8] >> (4 * (column % 8)) & 15u;
-          constants += (8.0f - static_cast<float>(zero)) * total_[t][i];
+          zero = static_cast<float>(g_.zeros[column / 8] >> (4 * (column % 8)) & 15u);
         }
-        result_[t][p][h][i] =
-            F::widen(scales[column]) * (own_sum(t, p, h, i) + factor(p) * constants);
+        const float scale = F::widen(scales[column]);
+        for_rows([&](int t, int r) {
+          const int i = of_column(c, r);
+          const float constants = offset_[t][i] + (8.0f - zero) * total_[t][i];
+          float& sum = sums_[t][p][h][i];
+          sum = scale * (sum + factor(p) * constants);
+        });
       });
     }
   }
@@ -281,7 +286,7 @@ class Multiplier {
   __device__ float4& fragment(int index) {
     constexpr int kOfTile = kNibbles * S::kHalves;
     return reinterpret_cast<float4&>(
-        result_[index / kOfTile][index % kOfTile / S::kHalves][index % S::kHalves]);
+        scaled()[index / kOfTile][index % kOfTile / S::kHalves][index % S::kHalves]);
   }
 
   __device__ void store(const TilePlace& place) {
@@ -291,7 +296,7 @@ class Multiplier {
       const int column = place.n * S::kColumns + column_of(p, h, i);
       const int row = place.m * S::kRows + row_of(t, i);
       if (row >= g_.m || column >= g_.n) return;
-      float value = result_[t][p][h][i] * (F::kUnit / factor(p));
+      float value = scaled()[t][p][h][i] * (F::kUnit / factor(p));
       if (bias != nullptr) value += F::widen(bias[column]);
       out[static_cast<int64_t>(row) * g_.n + column] = F::narrow(value);
     });
@@ -313,9 +318,55 @@ class Multiplier {
     return S::kRows == 8 ? lane % 4 * 2 + i % 2 : 16 * t + lane / 4 + 8 * (i / 2);
   }
 
+  // What is the result after `finish`: channels are scaled in place.
+  __device__ Sums<S>& scaled() {
+    if constexpr (S::kScalesTiles) {
+      return result_;
+    } else {
+      return sums_;
+    }
+  }
+
+  // The sums of a fragment as two columns (`c`) by two rows (`r`).
+  static __device__ constexpr int of_column(int c, int r) {
+    return S::kRows == 8 ? 2 * c + r : 2 * r + c;
+  }
+  // Calls `use(p, h, c)` for each column of a lane, and `use(t, r)` for each row.
+  template <typename Use>
+  static __device__ void for_columns(const Use& use) {
+#pragma unroll
+    for (int p = 0; p < kNibbles; ++p) {
+#pragma unroll
+      for (int h = 0; h < S::kHalves; ++h) {
+#pragma unroll
+        for (int c = 0; c < 2; ++c) use(p, h, c);
+      }
+    }
+  }
+  template <typename Use>
+  static __device__ void for_rows(const Use& use) {
+#pragma unroll
+    for (int t = 0; t < S::kRowTiles; ++t) {
+#pragma unroll
+      for (int r = 0; r < 2; ++r) use(t, r);
+    }
+  }
+
   // A sum without what p = 3 carries.
   __device__ float own_sum(int t, int p, int h, int i) const {
     return p == 3 ? sums_[t][3][h][i] - sums_[t][2][h][i] : sums_[t][p][h][i];
+  }
+
+  // The steps whose activations are in registers together, from `first` on.
+  __device__ void multiply_held(uint32_t at, int first, uint32_t odd) {
+    Activations a;
+    load_activations(at + S::kActivationsAt, first, a);
+    if constexpr (S::kScalesTiles) clear_constants();
+    add_constants(first, a, odd);
+    if constexpr (S::kScalesTiles) start_sums();
+#pragma unroll
+    for (int s = 0; s < S::kHeldSteps; ++s) multiply_step(at, first + s, a[s], odd);
+    if constexpr (S::kScalesTiles) scale_sums(at, first / S::kHeldSteps);
   }
 
   // Of 8 rows ldmatrix reads two steps at a time.
@@ -415,14 +466,20 @@ class Multiplier {
         __cvta_shared_to_generic(at + S::kScalesAt + group * S::kColumns * 2));
     const auto* zeros = reinterpret_cast<const uint32_t*>(
         __cvta_shared_to_generic(at + S::kZerosAt + group * S::kColumns / 2));
-    for_sums<S>([&](int t, int p, int h, int i) {
-      const int column = column_of(p, h, i);
-      float sum = own_sum(t, p, h, i);
+    for_columns([&](int p, int h, int c) {
+      const int column = column_of(p, h, of_column(c, 0));
+      const float scale = F::widen(scales[column]);
+      float zero = 0;
       if constexpr (S::kHasZeros) {
-        const uint32_t zero = zeros[column / 8] >> (4 * (column % 8)) & 15u;
-        sum += factor(p) * (8.0f - static_cast<float>(zero)) * total_[t][i];
+        zero =
+            factor(p) * (8.0f - static_cast<float>(zeros[column / 8] >> (4 * (column % 8)) & 15u));
       }
-      result_[t][p][h][i] += F::widen(scales[column]) * sum;
+      for_rows([&](int t, int r) {
+        const int i = of_column(c, r);
+        float sum = own_sum(t, p, h, i);
+        if constexpr (S::kHasZeros) sum += zero * total_[t][i];
+        result_[t][p][h][i] += scale * sum;
+      });
     });
   }
 
@@ -477,7 +534,7 @@ __device__ void reduce(const GemmArguments& g, Multiplier<S>& multiplier, int co
 }
 
 template <class S>
-__global__ void __launch_bounds__(S::kThreads) gemm(const __grid_constant__ GemmArguments g) {
+__global__ void __launch_bounds__(S::kThreads, 1) gemm(const __grid_constant__ GemmArguments g) {
   extern __shared__ __align__(128) unsigned char memory[];
   const uint32_t shared = shared_address(memory);
   const int first = blockIdx.x * g.tiles_of_block;

@@ -7,7 +7,7 @@
 // 16 p + 8 (j mod 2) + q, p = 0 .. 3: byte t of four words. So the four lanes of q read one of the
 // four words each, that with p = t, and transpose the 4 x 4 bytes that they have together.
 
-#include "layout.h"
+#include "layout.cuh"
 #include "repack.h"
 
 namespace marlin::cuda {
@@ -94,10 +94,10 @@ __global__ void __launch_bounds__(kWarps* kWarpLanes)
     const uint32_t z = at.exists ? lower[0] : kPaddingWord;
     const uint32_t w = at.next_exists ? lower[8] : kPaddingWord;
     const uint32_t complements = complement_mask(step);
-    // Aligned to 16 bytes: four words per lane.
-    reinterpret_cast<uint4&>(packed[at.packed_start + step * kStepWords]) = {
-        pack_word(x, transpose, complements), pack_word(y, transpose, complements),
-        pack_word(z, transpose, complements), pack_word(w, transpose, complements)};
+    const uint4 words = {pack_word(x, transpose, complements), pack_word(y, transpose, complements),
+                         pack_word(z, transpose, complements),
+                         pack_word(w, transpose, complements)};
+    store_words(packed + at.packed_start + step * kStepWords, words);
   }
 }
 
@@ -106,8 +106,7 @@ __global__ void __launch_bounds__(kWarps* kWarpLanes)
   const LanePlace at = place_of(n, k);
   const Transposer transpose(threadIdx.x);
   for (int64_t step = at.first_step; step < at.steps; step += at.stride) {
-    const auto words =
-        reinterpret_cast<const uint4&>(packed[at.packed_start + step * kStepWords]);
+    const auto words = reinterpret_cast<const uint4&>(packed[at.packed_start + step * kStepWords]);
     const uint32_t complements = complement_mask(step);
     const uint32_t x = unpack_word(words.x, transpose, complements);
     const uint32_t y = unpack_word(words.y, transpose, complements);
