@@ -72,7 +72,7 @@ __device__ void write_run(const Weights& weights, int64_t row, int place,
       round_to(values[i], (code - zero) * scale);
     }
     // Aligned: rows have a multiple of 32 elements, runs 16 bytes.
-    store_words(out + column * weights.k + row, reinterpret_cast<const uint4&>(values[0]));
+    store_chunk(out + column * weights.k + row, reinterpret_cast<const uint4&>(values[0]));
   }
 }
 

@@ -1,4 +1,4 @@
-// What kernels ask of layout.h.
+// What kernels around the packed layout share.
 #pragma once
 
 #include "layout.h"
@@ -10,10 +10,10 @@ __device__ inline uint32_t complement_mask(int64_t step) {
   return (__popcll(step) & 1) == 0 ? 0xFFFF0000u : 0x0000FFFFu;  // complements_odd_row
 }
 
-// The words of a lane, aligned to 16 bytes. One store: an assignment may become four of 4 bytes,
+// Sixteen bytes of a lane, aligned to as many. One store: an assignment may become four of 4 bytes,
 // each of which opens all sectors again.
-__device__ inline void store_words(void* to, const uint4& words) {
-  __stcg(static_cast<uint4*>(to), words);
+__device__ inline void store_chunk(void* to, const uint4& chunk) {
+  __stcg(static_cast<uint4*>(to), chunk);
 }
 
 }  // namespace marlin::cuda

@@ -97,7 +97,7 @@ __global__ void __launch_bounds__(kWarps* kWarpLanes)
     const uint4 words = {pack_word(x, transpose, complements), pack_word(y, transpose, complements),
                          pack_word(z, transpose, complements),
                          pack_word(w, transpose, complements)};
-    store_words(packed + at.packed_start + step * kStepWords, words);
+    store_chunk(packed + at.packed_start + step * kStepWords, words);
   }
 }
 
