@@ -215,17 +215,11 @@ def test_tiles_of_a_warp_at_one_instruction(seed: int) -> None:
         assert (got[tile] == [ballot, sum(lanes)]).all()
 
 
+COMPARED = ("eq", "lt", "le", "gt", "ge")
+
+
 def test_special_registers() -> None:
-    names = [
-        "laneid",
-        "warpid",
-        "nwarpid",
-        "lanemask_eq",
-        "lanemask_lt",
-        "lanemask_le",
-        "lanemask_gt",
-        "lanemask_ge",
-    ]
+    names = ["laneid", "warpid", "nwarpid", *(f"lanemask_{how}" for how in COMPARED)]
     stores = "\n".join(
         f"mov.u32 %r{n}, %{name}; st.global.u32 [%rd1+{4 * n}], %r{n};"
         for n, name in enumerate(names)
