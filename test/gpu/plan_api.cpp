@@ -1,0 +1,27 @@
+// The plan of csrc/cuda/gemm_plan.h for Python, by way of ctypes (plan.py has the same structure).
+
+#include "../../csrc/cuda/gemm_plan.h"
+
+namespace {
+
+using namespace marlin::cuda;
+
+struct Numbers {
+  int32_t rows, group_rows;
+  int32_t blocks, threads, shared_bytes;
+  int32_t tiles_k, tiles_n, tiles_m, tiles_of_block;
+  int64_t partial_bytes, lock_count;
+};
+
+}  // namespace
+
+extern "C" void marlin_plan_gemm(int64_t m, int64_t n, int64_t k, int64_t group_size, int has_zeros,
+                                 int is_bfloat16, int architecture, int multiprocessors,
+                                 Numbers* out) {
+  const Scalar scalar = is_bfloat16 != 0 ? Scalar::kBFloat16 : Scalar::kFloat16;
+  const Launch plan = plan_gemm({m, n, k, group_size, has_zeros != 0, scalar},
+                                {architecture, multiprocessors});
+  *out = {plan.variant.rows, plan.variant.group_rows, plan.blocks,  plan.threads,
+          plan.shared_bytes, plan.tiles_k,            plan.tiles_n, plan.tiles_m,
+          plan.tiles_of_block, plan.partial_bytes,    plan.lock_count};
+}

@@ -1,0 +1,109 @@
+"""The GPU kernel of gemm, run from its own PTX: right, complete, without a finding."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from products import Product, make_product, mean_error
+from ptxsim import Options
+from simulated import Run, Simulated
+
+TOLERANCE = 1e-4  # mean error over mean magnitude: scales meet sums in float32
+
+
+def check(product: Product, run: Run, tolerance: float = TOLERANCE) -> None:
+    run.report.raise_if_found()
+    error = mean_error(run.result, product)
+    assert error <= tolerance, f"mean error {error:.2e}"
+
+
+def written(simulated: Simulated) -> None:
+    assert simulated.buffers["out"].written().all()
+    assert not simulated.buffers["locks"].read(np.int32).any()
+
+
+@pytest.mark.parametrize("m", [*range(1, 18), 31, 33, 65])
+def test_every_row_count(m: int) -> None:
+    product = make_product(m, 264, 256, 128)
+    simulated = Simulated(product)
+    check(product, simulated.launch())
+    written(simulated)
+
+
+@pytest.mark.parametrize("group_size", [-1, 32, 64, 96, 128, 256])
+@pytest.mark.parametrize("scalar", ["float16", "bfloat16"])
+@pytest.mark.parametrize("has_zeros", [False, True])
+@pytest.mark.parametrize("m", [5, 16, 20])
+def test_every_type_and_group(m: int, has_zeros: bool, scalar: str, group_size: int) -> None:
+    k = 768 if group_size in (96, 256) else 384
+    product = make_product(
+        m, 72, k, group_size, scalar=scalar, has_zeros=has_zeros, has_bias=m == 16
+    )
+    simulated = Simulated(product)
+    check(product, simulated.launch())
+    written(simulated)
+
+
+@pytest.mark.parametrize("n", [8, 56, 64, 248, 256, 264, 520])
+def test_every_column_tail(n: int) -> None:
+    product = make_product(3, n, 128, 32, has_bias=True)
+    simulated = Simulated(product)
+    check(product, simulated.launch())
+    written(simulated)
+
+
+@pytest.mark.parametrize("k", [32, 64, 96, 160, 352, 1056])
+def test_every_tail_of_k(k: int) -> None:
+    for group_size in (32, -1):
+        product = make_product(9, 64, k, group_size)
+        check(product, Simulated(product).launch())
+
+
+@pytest.mark.parametrize("multiprocessors", [1, 2, 5, 7, 16, 100])
+def test_every_stripe(multiprocessors: int) -> None:
+    """Columns shared by no, two and many blocks; and blocks that work on several columns."""
+    product = make_product(4, 520, 896, 128)
+    simulated = Simulated(product, multiprocessors=multiprocessors)
+    check(product, simulated.launch())
+    written(simulated)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_every_schedule_gives_the_same_bits(seed: int) -> None:
+    """Warps in another order, copies that arrive late and at once: nothing may depend on it."""
+    product = make_product(17, 264, 640, 128, has_zeros=True)
+    first = Simulated(product, multiprocessors=4).launch()
+    options = Options(seed=seed, copies_late=seed % 2 == 0, max_quantum=1 + 40 * (seed % 3))
+    other = Simulated(product, multiprocessors=4).launch(options)
+    check(product, other)
+    assert np.array_equal(first.result, other.result)
+
+
+def test_a_workspace_is_used_again_and_its_content_means_nothing() -> None:
+    product = make_product(6, 264, 640, 64)
+    simulated = Simulated(product, multiprocessors=5, poisons=True)
+    first = simulated.launch(Options(seed=1))
+    for seed in range(2, 6):
+        again = simulated.launch(Options(seed=seed))
+        check(product, again)
+        assert np.array_equal(first.result, again.result)
+
+
+@pytest.mark.parametrize("activations", ["gaussian", "positive", "alternating", "outliers"])
+@pytest.mark.parametrize("group_size", [128, -1])
+@pytest.mark.parametrize("architecture", [80, 90])
+def test_no_pattern_of_activations_makes_sums_drift(
+    architecture: int, group_size: int, activations: str
+) -> None:
+    product = make_product(8, 64, 4096, group_size, activations=activations)
+    generation = "hopper" if architecture == 90 else "ampere"
+    run = Simulated(product, architecture=architecture).launch(Options(generation=generation))
+    check(product, run)
+
+
+def test_a_wrong_layout_is_noticed() -> None:
+    """Weights that are packed otherwise don't happen to give the result."""
+    product = make_product(8, 64, 128, 128)
+    swapped = make_product(8, 64, 128, 128, seed=1)
+    simulated = Simulated(product)
+    assert mean_error(simulated.launch().result, swapped) > 0.5
