@@ -107,7 +107,9 @@ void WarpAccess::note(int lane, const Place& place, uint32_t bytes, const Access
   const std::optional<Race> race =
       races->access(*place.region->shadow, place.offset, bytes, actor, kind, instruction_.number);
   if (!race) return;
-  const bool is_equal_write = changes_nothing && race->earlier_access == Access::kWrite;
+  // The bytes of a copy on its way are not those that lie there.
+  const bool is_equal_write = changes_nothing && race->earlier_access == Access::kWrite &&
+                              !race->earlier.is_copy;
   if (is_equal_write && !warp_.grid().options().reports_equal_writes) return;
   const Program& program = warp_.grid().program();
   const Instruction& earlier = program.instructions[race->earlier_at];

@@ -83,5 +83,7 @@ def _cub_cases() -> dict[str, Case] | str:
     try:
         cuda = toolkit()
     except BuildError as error:
+        if os.environ.get("MARLIN_REQUIRE_NVCC") == "1":
+            raise
         return f"There is no nvcc: {error}"
     return {case.name: case for case in cub_cases(cuda)}
