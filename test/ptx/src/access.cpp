@@ -108,8 +108,8 @@ void WarpAccess::note(int lane, const Place& place, uint32_t bytes, const Access
       races->access(*place.region->shadow, place.offset, bytes, actor, kind, instruction_.number);
   if (!race) return;
   // The bytes of a copy on its way are not those that lie there.
-  const bool is_equal_write = changes_nothing && race->earlier_access == Access::kWrite &&
-                              !race->earlier.is_copy;
+  const bool is_equal_write =
+      changes_nothing && race->earlier_access == Access::kWrite && !race->earlier.is_copy;
   if (is_equal_write && !warp_.grid().options().reports_equal_writes) return;
   const Program& program = warp_.grid().program();
   const Instruction& earlier = program.instructions[race->earlier_at];
@@ -135,6 +135,22 @@ void WarpAccess::check_written(int lane, const Place& place, uint32_t bytes) {
                           std::to_string(place.offset + static_cast<uint64_t>(first - written)) +
                           " of " + place.region->name + " is read, and nobody has written it.",
                       warp_, instruction_, lane);
+}
+
+void WarpAccess::note_use(int lane, const Place& place, uint32_t bytes, Use use) {
+  if (place.region->uses.empty()) return;
+  uint8_t* uses = place.region->uses.data() + place.offset;
+  uint8_t all = 0;
+  for (uint32_t i = 0; i < bytes; ++i) all |= uses[i] |= use;
+  if (all == use) return;
+  warp_.grid().report("not_constant",
+                      place.region->name + " is read by ld.global.nc and written at byte " +
+                          std::to_string(place.offset) + " or behind, by one grid.",
+                      warp_, instruction_, lane);
+}
+
+void WarpAccess::expect_constant(int lane, const Place& place, uint32_t bytes) {
+  note_use(lane, place, bytes, kReadAsConstant);
 }
 
 void WarpAccess::count(int lane, const Place& place, uint32_t bytes, bool is_write) {
@@ -196,6 +212,7 @@ void WarpAccess::write(int lane, const Place& place, const std::byte* from, uint
   const bool changes_nothing =
       std::memcmp(place.region->bytes.data() + place.offset, from, bytes) == 0;
   note(lane, place, bytes, instruction_.access, false, changes_nothing);
+  note_use(lane, place, bytes, kWritten);
   place.region->write(place.offset, from, bytes);
   warp_.grid().note_progress();
   count(lane, place, bytes, true);
@@ -210,6 +227,7 @@ void WarpAccess::read_atomic(int lane, const Place& place, std::byte* to, uint32
 
 void WarpAccess::write_atomic(int lane, const Place& place, const std::byte* from, uint32_t bytes) {
   if (is_read_only(lane, place)) return;
+  note_use(lane, place, bytes, kWritten);
   // A compare-and-swap that fails again and again is no progress.
   if (std::memcmp(place.region->bytes.data() + place.offset, from, bytes) == 0) return;
   place.region->write(place.offset, from, bytes);

@@ -26,6 +26,8 @@ class WarpAccess {
   // Each notes the access for races. `read` reports bytes that nobody has written.
   void read(int lane, const Place& place, std::byte* to, uint32_t bytes);
   void write(int lane, const Place& place, const std::byte* from, uint32_t bytes);
+  // What `read` reads has to stay as it is for the whole grid: of ld.global.nc.
+  void expect_constant(int lane, const Place& place, uint32_t bytes);
   // The two of an atomic: the value there, and the one that takes its place.
   void read_atomic(int lane, const Place& place, std::byte* to, uint32_t bytes);
   void write_atomic(int lane, const Place& place, const std::byte* from, uint32_t bytes);
@@ -38,6 +40,7 @@ class WarpAccess {
             bool changes_nothing = false);
   void check_written(int lane, const Place& place, uint32_t bytes);
   bool is_read_only(int lane, const Place& place);  // reports it if so
+  void note_use(int lane, const Place& place, uint32_t bytes, Use use);
   void count(int lane, const Place& place, uint32_t bytes, bool is_write);
   void count_shared();
 

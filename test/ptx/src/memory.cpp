@@ -33,6 +33,7 @@ Region& GlobalMemory::add(std::string name, uint64_t size) {
 void GlobalMemory::begin_grid() {
   for (const std::unique_ptr<Region>& region : regions_) {
     region->shadow = std::make_unique<Shadow>(region->size());
+    region->uses.assign(region->size(), 0);
     region->read_bytes = region->written_bytes = 0;
     region->read_sectors = region->written_sectors = 0;
   }

@@ -17,6 +17,9 @@ constexpr uint64_t kSharedWindow = 0x0100'0000'0000;
 constexpr uint64_t kLocalWindow = 0x0200'0000'0000;
 constexpr uint64_t kWindowBytes = 0x0010'0000'0000;
 
+// Bits: loads through the cache that nobody keeps coherent (ld.global.nc), and writes.
+enum Use : uint8_t { kReadAsConstant = 1, kWritten = 2 };
+
 // A piece of memory with bounds: a buffer, the shared memory of a block, the local one of a thread.
 struct Region {
   Region(std::string its_name, uint64_t first, uint64_t size);
@@ -25,6 +28,7 @@ struct Region {
   uint64_t base;  // address of the first byte, in its space
   std::vector<std::byte> bytes;
   std::vector<uint8_t> written;    // per byte
+  std::vector<uint8_t> uses;       // per byte of global memory: of Use, by this grid
   std::unique_ptr<Shadow> shadow;  // null: only one thread reaches it
   bool is_read_only = false;
 

@@ -22,7 +22,7 @@ uint64_t extended(uint64_t value, uint32_t bytes, uint32_t width) {
   return static_cast<uint64_t>(static_cast<int64_t>(value << shift) >> shift) & low_bits(width);
 }
 
-// `choice` is the width of the result's registers.
+// `choice` is the width of the result's registers; `flag` says that the bytes are constant.
 void load(Warp& warp, I i, uint32_t mask) {
   const uint64_t* base = warp.row(i.from[0]);
   const uint32_t bytes = uint32_t{i.bytes} * i.elements;
@@ -30,7 +30,10 @@ void load(Warp& warp, I i, uint32_t mask) {
   each_lane(mask, [&](int l) {
     std::byte buffer[64] = {};
     const Place place = access.locate(l, base[l] + static_cast<uint64_t>(i.offset), bytes, i.space);
-    if (place.region != nullptr) access.read(l, place, buffer, bytes);
+    if (place.region != nullptr) {
+      if (i.flag) access.expect_constant(l, place, bytes);
+      access.read(l, place, buffer, bytes);
+    }
     for (uint32_t n = 0; n < i.elements; ++n) {
       uint64_t value = 0;
       std::memcpy(&value, buffer + n * i.bytes, i.bytes);
@@ -85,7 +88,7 @@ void run_fence(Warp& warp, I i, uint32_t mask) {
 
 // Hints where to keep what was loaded, which change no result.
 void take_cache_hints(Builder& b, bool& has_policy) {
-  for (const std::string_view name : {"ca", "cg", "cs", "lu", "cv", "wb", "wt", "nc", "unified"}) {
+  for (const std::string_view name : {"ca", "cg", "cs", "lu", "cv", "wb", "wt", "unified"}) {
     b.take(name);
   }
   while (b.take_prefix("L1::").has_value()) {
@@ -103,6 +106,7 @@ bool select_access(Builder& b) {
   take_strength(b, i.access);
   i.space = b.take_space().value_or(Space::kGeneric);
   bool has_policy = false;
+  i.flag = b.take("nc");
   take_cache_hints(b, has_policy);
   i.elements = static_cast<uint8_t>(b.take_vector());
   const Type type = b.take_type();
