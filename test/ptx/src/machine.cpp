@@ -212,27 +212,36 @@ bool Grid::run_warp(Warp& warp, uint32_t quantum) {
 uint32_t Grid::choose_group(Warp& warp) {
   const uint32_t ready = warp.live_ & ~warp.waiting_;
   if (ready == 0) return 0;
+  uint32_t left = ready;
+  const auto pc_of_first = [&](uint32_t lanes) {
+    return warp.pc_[static_cast<size_t>(std::countr_zero(lanes))];
+  };
   const auto group_at = [&](uint32_t pc) {
     uint32_t group = 0;
-    for_lanes(ready, [&](int lane) {
+    for_lanes(left, [&](int lane) {
       if (warp.pc_[static_cast<size_t>(lane)] == pc) group |= bit(lane);
     });
     return group;
   };
-  // Furthest behind first; now and then a random lane's group.
+  // Each place alike, however many lanes stand there: one that holds a lock for which all others
+  // spin, and fall behind again and again, has to get its turn.
+  const auto random_pc = [&] {
+    std::array<uint32_t, kLanes> places{};
+    size_t count = 0;
+    for (uint32_t rest = left; rest != 0; rest &= ~group_at(places[count++])) {
+      places[count] = pc_of_first(rest);
+    }
+    return places[random_() % count];
+  };
+  // Furthest behind first; now and then a random group.
   std::array<uint32_t, kLanes> tried;
   size_t tries = 0;
-  uint32_t left = ready;
-  const uint32_t first_pc = warp.pc_[static_cast<size_t>(std::countr_zero(ready))];
-  const bool is_together = group_at(first_pc) == ready;
+  const bool is_together = group_at(pc_of_first(ready)) == ready;
   bool at_random = !is_together && random_() % 16 == 0;
   while (left != 0) {
     uint32_t pc = UINT32_MAX;
     if (at_random) {
-      uint32_t skip = static_cast<uint32_t>(random_() % static_cast<uint32_t>(std::popcount(left)));
-      for_lanes(left, [&](int lane) {
-        if (skip-- == 0) pc = warp.pc_[static_cast<size_t>(lane)];
-      });
+      pc = random_pc();
     } else {
       for_lanes(left, [&](int lane) { pc = std::min(pc, warp.pc_[static_cast<size_t>(lane)]); });
     }

@@ -192,17 +192,24 @@ def test_active_lanes(mask: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_tiles_of_a_warp_at_one_instruction(seed: int) -> None:
-    """Each names its own lanes, as tiles of cooperative groups do."""
+@pytest.mark.parametrize("late", [0, 3, 17, 31])
+def test_tiles_of_a_warp_at_one_instruction(seed: int, late: int) -> None:
+    """Each names its own lanes, as tiles of cooperative groups do; one lane comes late."""
     ran = run(
-        """
+        f"""
         shr.u32 %r1, %t, 3; shl.b32 %r1, %r1, 3;
         mov.u32 %r2, 255; shl.b32 %r2, %r2, %r1;
+        mov.u32 %r5, 0;
+        setp.ne.u32 %p2, %t, {late};
+        @%p2 bra TOGETHER;
+        LOOP:
+        add.u32 %r5, %r5, 1; setp.lt.u32 %p3, %r5, 20; @%p3 bra LOOP;
+        TOGETHER:
         setp.gt.u32 %p1, %t, 10;
         vote.sync.ballot.b32 %r3, %p1, %r2;
         redux.sync.add.u32 %r4, %t, %r2;
         mad.wide.u32 %rd1, %t, 8, %result;
-        st.global.v2.b32 [%rd1], {%r3, %r4};
+        st.global.v2.b32 [%rd1], {{%r3, %r4}};
         """,
         {"result": 256},
         options=Options(seed=seed),
