@@ -14,7 +14,9 @@ await runFrontDoor(async ({ setUp, setupOptions, rest, signal }) => {
     only === undefined ? !onRequest : only.includes(name),
   );
   // As the worker has it (src/worker-process.ts): several processes with torch share the machine.
-  const env = { GOMP_SPINCOUNT: "1000", ...process.env, MARLIN_PYTHON: python };
+  // Where nvcc can be had, set-up has installed it: a check that can't find it shall fail, not skip.
+  const nvcc = process.platform === "linux" ? { MARLIN_REQUIRE_NVCC: "1" } : {};
+  const env = { GOMP_SPINCOUNT: "1000", ...nvcc, ...process.env, MARLIN_PYTHON: python };
   return runChecks(selected, { env, signal });
 });
 

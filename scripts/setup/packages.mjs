@@ -33,6 +33,17 @@ export const DEVELOPMENT = {
   psutil: "",
 };
 
+/** What compiles the GPU kernels, whose PTX the tests run. There is none for other systems than Linux. */
+export const CUDA_COMPILER = {
+  "nvidia-cuda-nvcc": "13.0",
+  "nvidia-cuda-crt": "13.0",
+  "nvidia-nvvm": "13.0",
+  "nvidia-cuda-cccl": "13.0",
+  "nvidia-cuda-runtime": "13.0",
+};
+
+const TEST_TOOLS = { ...DEVELOPMENT, ...(process.platform === "linux" ? CUDA_COMPILER : {}) };
+
 /** While this exists, .venv is being made or changed; found at a start, it means that work was cut off. */
 const INCOMPLETE = path.join(STATE, "venv-incomplete");
 /** Build tools for a Python that has none recent enough, and in which they must not be replaced. */
@@ -68,7 +79,7 @@ export async function ensureOwnPackages({ base, development, signal }) {
   }
   for (const [name, wanted] of [
     ["runtime", { ...RUNTIME, ...BUILD }],
-    ...(development ? [["development", DEVELOPMENT]] : []),
+    ...(development ? [["development", TEST_TOOLS]] : []),
   ]) {
     const hash = hashInputs({
       files: ["constraints.txt"],
@@ -97,7 +108,7 @@ export async function ensureOwnPackages({ base, development, signal }) {
  * @returns {Promise<import("./python.mjs").PythonInfo>}
  */
 export async function ensureGivenPackages({ info, development, signal, announce }) {
-  const { missing, outdated } = comparePackages({ ...RUNTIME, ...(development ? DEVELOPMENT : {}) }, info.packages);
+  const { missing, outdated } = comparePackages({ ...RUNTIME, ...(development ? TEST_TOOLS : {}) }, info.packages);
   if (outdated.length > 0) {
     throw new StepError(
       `${describe(info)} has packages that are too old, and set-up changes none that is there: ${outdated.join(", ")}.\nWhat to do: update them there, or let set-up make its own .venv: npm start -- --venv`,

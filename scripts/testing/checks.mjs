@@ -69,6 +69,18 @@ export function checks({ python }) {
     },
     pytest({ name: "pytest", title: "Python tests: pytest", markers: "not slow and not cuda" }),
     {
+      name: "ptx-cpp",
+      title: "C++ checks of the PTX simulator",
+      kind: "test",
+      commands: [[python, "test/ptx/tests/run.py"]],
+    },
+    pytest({
+      name: "ptx",
+      title: "GPU kernels, and others, on the PTX simulator",
+      markers: "not slow and not cuda",
+      folders: ["test/ptx/tests", "test/gpu"],
+    }),
+    {
       name: "arm64",
       title: "C++ checks of csrc for arm64, under qemu",
       kind: "test",
@@ -79,12 +91,13 @@ export function checks({ python }) {
     { ...pytest({ name: "gpu", title: "GPU tests: pytest", markers: "cuda" }), onRequest: true },
   ];
 
-  function pytest({ name, title, markers }) {
+  /** @param {{ name: string, title: string, markers: string, folders?: string[] }} options */
+  function pytest({ name, title, markers, folders = [] }) {
     return {
       name,
       title,
       kind: "test",
-      commands: [[python, "-m", "pytest", "-q", "-m", markers, `--junitxml=${report(`${name}.xml`)}`]],
+      commands: [[python, "-m", "pytest", "-q", "-m", markers, `--junitxml=${report(`${name}.xml`)}`, ...folders]],
       counts: () => readReport(`${name}.xml`, countJunit),
     };
   }
@@ -107,7 +120,9 @@ function bin(name, file) {
 
 /** One command for all C++ files; none where there is no such file. */
 function clangFormat(python, flags) {
-  const files = ["csrc", "test/ptx"].flatMap((folder) => listFiles(path.join(ROOT, folder))).filter((file) => CPP.test(file));
+  const files = ["csrc", "test/ptx"]
+    .flatMap((folder) => listFiles(path.join(ROOT, folder)))
+    .filter((file) => CPP.test(file));
   if (files.length === 0) return [];
   // The PyPI package's own entry point: the clang-format on PATH may be another version, which formats otherwise.
   const entry = "from clang_format import clang_format; clang_format()";

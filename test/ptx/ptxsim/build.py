@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,31 +28,30 @@ MODES = {
 
 def library() -> Path:
     """The shared library of api.h."""
-    cxx = find_cxx(os.environ)
-    command = (*cxx, "-std=c++20", "-fPIC", *MODES["plain"], *warning_flags())
-    sources = tuple(Source(path, command) for path in sorted(SOURCES.glob("*.cpp")))
-    return _build("ptxsim", sources, (*cxx, "-shared"), BUILT / "libptxsim.so")
+    return _build("ptxsim", "plain", SOURCES.glob("*.cpp"), ("-shared",), "libptxsim.so")
 
 
 def checks(mode: str) -> Path:
     """The program of the C++ checks, in one of MODES."""
-    cxx = find_cxx(os.environ)
-    command = (*cxx, "-std=c++20", *MODES[mode], *warning_flags())
     files = [*SOURCES.glob("*.cpp"), *TESTS.glob("*.cpp")]
+    return _build(f"ptxsim checks, {mode}", mode, files, MODES[mode], f"checks-{mode}")
+
+
+def _build(name: str, mode: str, files: Iterable[Path], link: Sequence[str], output: str) -> Path:
+    """Objects of a mode are shared by all that is linked from them."""
+    cxx = find_cxx(os.environ)
+    command = (*cxx, "-std=c++20", "-fPIC", *MODES[mode], *warning_flags())
     sources = tuple(Source(path, command) for path in sorted(files))
-    return _build(f"ptxsim checks, {mode}", sources, (*cxx, *MODES[mode]), BUILT / f"checks-{mode}")
-
-
-def _build(name: str, sources: tuple[Source, ...], link: tuple[str, ...], output: Path) -> Path:
+    target = BUILT / output
     with _alone():
         build_library(
-            Library(name, sources, link, ()),
-            output,
-            output.with_suffix(".objects"),
+            Library(name, sources, (*cxx, *link), ()),
+            target,
+            BUILT / f"{mode}.objects",
             jobs(),
             lambda line: print(line, file=sys.stderr),
         )
-    return output
+    return target
 
 
 @contextmanager

@@ -1,6 +1,13 @@
 import fs from "node:fs";
 import { expect, test } from "vitest";
-import { BUILD, comparePackages, DEVELOPMENT, freeze, RUNTIME } from "../../../scripts/setup/packages.mjs";
+import {
+  BUILD,
+  CUDA_COMPILER,
+  comparePackages,
+  DEVELOPMENT,
+  freeze,
+  RUNTIME,
+} from "../../../scripts/setup/packages.mjs";
 
 const readLines = (file: string): string[] => fs.readFileSync(file, "utf8").split("\n");
 
@@ -23,9 +30,12 @@ test("pyproject.toml asks for the same packages in the same versions", () => {
   for (const [name, oldest] of Object.entries({ ...RUNTIME, ...BUILD, ...DEVELOPMENT })) {
     expect(text).toContain(`"${name}${oldest === "" ? "" : `>=${oldest}`}"`);
   }
+  for (const [name, release] of Object.entries(CUDA_COMPILER)) expect(text).toContain(`"${name}==${release}.*"`);
 });
 
 test("constraints.txt pins every package that set-up installs, and no other", () => {
   const pinned = readLines("constraints.txt").flatMap((line) => /^([\w-]+)==/.exec(line)?.[1] ?? []);
-  expect([...new Set(pinned)].sort()).toEqual(Object.keys({ ...RUNTIME, ...BUILD, ...DEVELOPMENT }).sort());
+  expect([...new Set(pinned)].sort()).toEqual(
+    Object.keys({ ...RUNTIME, ...BUILD, ...DEVELOPMENT, ...CUDA_COMPILER }).sort(),
+  );
 });

@@ -1,0 +1,65 @@
+"""What the GPU kernel of gemm asks of the memories, against the arithmetic of its design."""
+
+from __future__ import annotations
+
+import pytest
+from products import make_product
+from simulated import Run, Simulated
+
+SECTOR = 32  # bytes
+TILE_COLUMNS = 256
+
+
+def run(m: int, n: int, k: int, group_size: int) -> Run:
+    product = make_product(m, n, k, group_size)
+    done = Simulated(product, multiprocessors=4).launch()
+    done.report.raise_if_found()
+    return done
+
+
+@pytest.mark.parametrize("m", [8, 16, 32])
+@pytest.mark.parametrize("group_size", [32, 64, 128])
+def test_every_weight_and_scale_is_read_once(m: int, group_size: int) -> None:
+    traffic = run(m, 512, 1024, group_size).report.traffic
+    for name in ("weights", "scales"):
+        assert traffic[name].read_bytes == traffic[name].size
+        assert traffic[name].read_sectors * SECTOR == traffic[name].size
+
+
+@pytest.mark.parametrize("m", [8, 16, 32])
+def test_activations_are_read_once_per_column_of_tiles(m: int) -> None:
+    traffic = run(m, 768, 1024, 128).report.traffic
+    columns = 768 // TILE_COLUMNS
+    assert traffic["a"].read_bytes == columns * traffic["a"].size
+    assert traffic["a"].read_sectors * SECTOR == columns * traffic["a"].size
+
+
+@pytest.mark.parametrize("m", [8, 16, 32])
+def test_shared_columns_pass_through_memory_once_per_block_more(m: int) -> None:
+    done = run(m, 512, 1024, 128)
+    tiles = done.plan.tiles_k * done.plan.tiles_n
+    shared = [
+        len({tile // done.plan.tiles_of_block for tile in range(first, first + done.plan.tiles_k)})
+        - 1
+        for first in range(0, tiles, done.plan.tiles_k)
+    ]
+    partial = done.report.traffic["partial"]
+    assert partial.written_bytes == partial.read_bytes == sum(shared) * 4 * m * TILE_COLUMNS
+
+
+@pytest.mark.parametrize("m", [8, 16, 32])
+@pytest.mark.parametrize("group_size", [-1, 32, 128])
+def test_no_access_to_shared_memory_has_a_bank_conflict(m: int, group_size: int) -> None:
+    for count in run(m, 512, 512, group_size).report.instructions:
+        assert count.wavefronts == count.ideal_wavefronts, f"line {count.line}: {count.opcode}"
+
+
+@pytest.mark.parametrize("m", [8, 16, 32])
+def test_tensor_cores_do_no_more_than_the_product_and_its_offset(m: int) -> None:
+    n, k = 512, 1024
+    done = run(m, n, k, 128)
+    mma = sum(c.warps for c in done.report.instructions if c.opcode.startswith("mma."))
+    columns = 16 if m == 8 else 8
+    products = n // columns * (k // 16) * max(1, m // 16)
+    offsets = n // 64 * (k // 16) * max(1, m // 16)
+    assert mma == products + offsets
