@@ -81,10 +81,10 @@ _CUDA_SOURCES = (
     "cuda/registration.cpp",
     "cuda/gemm_plan.cpp",
     "cuda/workspace.cpp",
-    "cuda/ops_dequantize.cpp",
     "cuda/ops_gemm.cpp",
+    "cuda/ops_layout.cpp",
 )
-_CUDA_KERNELS = ("cuda/dequantize.cu", "cuda/arrange.cu", "cuda/gemm.cu")
+_CUDA_KERNELS = ("cuda/dequantize.cu", "cuda/arrange.cu", "cuda/gemm.cu", "cuda/repack.cu")
 
 
 def kernel_flags(machine: str) -> dict[str, tuple[str, ...]]:

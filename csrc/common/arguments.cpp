@@ -13,6 +13,8 @@ namespace {
 
 using torch::headeronly::ScalarType;
 
+constexpr uintptr_t kCudaAlignment = 16;  // bytes
+
 std::string join(const int64_t* sizes, size_t count) {
   std::string text = "(";
   for (size_t i = 0; i < count; ++i) {
@@ -94,8 +96,47 @@ void check_bits(int64_t bits) {
   if (bits != 4 && bits != 8) invalid_argument("bits", "expected 4 or 8, got ", bits);
 }
 
+std::array<int64_t, 3> packed_shape(int64_t size_n, int64_t size_k, int64_t bits, Place place) {
+  const int64_t blocks = ceil_div(size_n, kBlockColumns);
+  if (place == Place::kCuda) return {blocks, size_k / kCudaStepRows, kCudaStepWords};
+  return {blocks, size_k * bits / 32, kBlockColumns};
+}
+
+void check_packed(const char* name, const Tensor& tensor, int64_t size_n, int64_t size_k,
+                  int64_t bits, Place place) {
+  const auto shape = packed_shape(size_n, size_k, bits, place);
+  check_words(name, tensor, place, {shape[0], shape[1], shape[2]});
+}
+
+int64_t check_parts(const char* name, const std::vector<Tensor>& parts, Place place) {
+  const Tensor& first = parts.front();  // the dispatcher chose the implementation by one of them
+  int64_t blocks = 0;
+  for (const Tensor& part : parts) {
+    check_place(name, part, place);
+    if (part.dim() != 3) {
+      invalid_argument(name, "expected packed tensors of 3 dimensions, got shape ",
+                       describe_shape(part));
+    }
+    if (part.scalar_type() != first.scalar_type()) {
+      invalid_argument(name, "expected one dtype, got ",
+                       torch::headeronly::toString(first.scalar_type()), " and ",
+                       torch::headeronly::toString(part.scalar_type()));
+    }
+    check_shape(name, part, {part.size(0), first.size(1), first.size(2)});
+    blocks += part.size(0);
+  }
+  return blocks;
+}
+
 Tensor as_contiguous(const Tensor& tensor) {
   return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+}
+
+Tensor as_readable(const Tensor& tensor, Place place) {
+  const Tensor whole = as_contiguous(tensor);
+  const auto address = reinterpret_cast<uintptr_t>(whole.const_data_ptr());
+  const bool is_aligned = place == Place::kCpu || address % kCudaAlignment == 0;
+  return is_aligned ? whole : torch::stable::clone(whole);
 }
 
 CheckedWeights check_weights(const Tensor& qweight, const Tensor& scales,
@@ -106,12 +147,11 @@ CheckedWeights check_weights(const Tensor& qweight, const Tensor& scales,
   const int64_t group = resolve_group_size(group_size, size_k);
   const int64_t groups = size_k / group;
 
-  check_words("qweight", qweight, place,
-              {ceil_div(size_n, kBlockColumns), size_k * bits / 32, kBlockColumns});
+  check_packed("qweight", qweight, size_n, size_k, bits, place);
   check_place("scales", scales, place);
   const Dtype scale_dtype = check_float("scales", scales);
   const int64_t blocks = ceil_div(size_n, kBlockColumns);
-  const bool is_packed = scales.dim() == 3;
+  const bool is_packed = place == Place::kCpu && scales.dim() == 3;
   if (is_packed) {
     check_shape("scales", scales, {blocks, groups, kBlockColumns});
   } else {
@@ -126,8 +166,8 @@ CheckedWeights check_weights(const Tensor& qweight, const Tensor& scales,
     check_words("qzeros", *qzeros, place, {groups, size_n / 8});
   }
 
-  CheckedWeights checked{as_contiguous(qweight), as_contiguous(scales), std::nullopt, {}};
-  if (qzeros.has_value()) checked.qzeros = as_contiguous(*qzeros);
+  CheckedWeights checked{as_readable(qweight, place), as_readable(scales, place), std::nullopt, {}};
+  if (qzeros.has_value()) checked.qzeros = as_readable(*qzeros, place);
   checked.weights = {
       static_cast<const uint32_t*>(checked.qweight.const_data_ptr()),
       checked.scales.const_data_ptr(),

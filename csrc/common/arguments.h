@@ -3,10 +3,12 @@
 
 #include <torch/csrc/stable/tensor.h>
 
+#include <array>
 #include <cstdint>
 #include <initializer_list>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "weights.h"
 
@@ -36,8 +38,27 @@ void check_sizes(int64_t size_n, int64_t size_k);
 // 4 or 8.
 void check_bits(int64_t bits);
 
+// A step of 16 rows of a block, in the packed layout of a GPU: cuda/layout.h.
+inline constexpr int64_t kCudaStepRows = 16;
+inline constexpr int64_t kCudaStepWords = 128;
+
+// Of the packed codes there: [ceil(n / 64)][k * bits / 32][64] or, on CUDA,
+// [ceil(n / 64)][k / 16][128], 4 bits only.
+std::array<int64_t, 3> packed_shape(int64_t size_n, int64_t size_k, int64_t bits, Place place);
+
+// int32, in its place, of packed_shape.
+void check_packed(const char* name, const Tensor& tensor, int64_t size_n, int64_t size_k,
+                  int64_t bits, Place place);
+
+// Packed tensors that can stand one after the other: one dtype, and one shape but for the blocks,
+// the first dimension. Returns the blocks of all.
+int64_t check_parts(const char* name, const std::vector<Tensor>& parts, Place place);
+
 // The tensor itself, or a contiguous copy of it.
 Tensor as_contiguous(const Tensor& tensor);
+
+// As kernels read it: contiguous and, on CUDA, aligned to the 16 bytes that they load at a time.
+Tensor as_readable(const Tensor& tensor, Place place);
 
 // Keeps the contiguous tensors alive as long as `weights` points into them.
 struct CheckedWeights {
@@ -47,6 +68,7 @@ struct CheckedWeights {
   Weights weights;
 };
 
+// Scales and zero points are plain, or packed on the CPU.
 CheckedWeights check_weights(const Tensor& qweight, const Tensor& scales,
                              const std::optional<Tensor>& qzeros, int64_t size_n, int64_t size_k,
                              int64_t group_size, int64_t bits, Place place);

@@ -17,6 +17,7 @@ inline constexpr int64_t kGroupMultiple = 32;
 // products take them after one shift and one mask:
 //   4 bits: row 2j of the eight has the bits 4j.., row 2j + 1 the bits 16 + 4j..
 //   8 bits: the bytes, from the lowest, are the rows 0, 2, 1, 3 of the four.
+// On a GPU words are those of cuda/layout.h.
 struct Weights {
   const uint32_t* words;  // [ceil(n / 64)][k * bits / 32][64]
   const void* scales;     // those of 64 columns in a row

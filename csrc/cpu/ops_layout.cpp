@@ -8,7 +8,6 @@
 #include <cstring>
 
 #include "../common/arguments.h"
-#include "../common/error.h"
 #include "../common/math.h"
 #include "dequantize.h"
 #include "ops.h"
@@ -53,7 +52,8 @@ Tensor repack(const Tensor& qweight, int64_t size_n, int64_t size_k, int64_t bit
   const int64_t blocks = ceil_div(size_n, kBlockColumns);
   const PlainShape shape = {size_n, size_k, static_cast<int>(bits)};
   const Tensor plain = as_contiguous(qweight);
-  Tensor packed = new_weight(plain, {blocks, size_k * bits / 32, kBlockColumns});
+  const auto sizes = packed_shape(size_n, size_k, bits, Place::kCpu);
+  Tensor packed = new_weight(plain, {sizes[0], sizes[1], sizes[2]});
 
   const auto* from = static_cast<const uint32_t*>(plain.const_data_ptr());
   auto* to = static_cast<uint32_t*>(packed.mutable_data_ptr());
@@ -67,7 +67,7 @@ Tensor unpack(const Tensor& qweight, int64_t size_n, int64_t size_k, int64_t bit
   check_sizes(size_n, size_k);
   const int64_t blocks = ceil_div(size_n, kBlockColumns);
   const PlainShape shape = {size_n, size_k, static_cast<int>(bits)};
-  check_words("qweight", qweight, Place::kCpu, {blocks, size_k * bits / 32, kBlockColumns});
+  check_packed("qweight", qweight, size_n, size_k, bits, Place::kCpu);
   const Tensor packed = as_contiguous(qweight);
   Tensor plain = torch::stable::new_empty(packed, {size_k * bits / 32, size_n});
 
@@ -80,22 +80,8 @@ Tensor unpack(const Tensor& qweight, int64_t size_n, int64_t size_k, int64_t bit
 }
 
 Tensor join(const std::vector<Tensor>& parts) {
-  const Tensor& first = parts.front();  // the dispatcher chose this function by a tensor in it
-  int64_t blocks = 0;
-  for (const Tensor& part : parts) {
-    check_place("parts", part, Place::kCpu);
-    if (part.dim() != 3) {
-      invalid_argument("parts", "expected packed tensors of 3 dimensions, got shape ",
-                       describe_shape(part));
-    }
-    if (part.scalar_type() != first.scalar_type()) {
-      invalid_argument("parts", "expected one dtype, got ",
-                       torch::headeronly::toString(first.scalar_type()), " and ",
-                       torch::headeronly::toString(part.scalar_type()));
-    }
-    check_shape("parts", part, {part.size(0), first.size(1), first.size(2)});
-    blocks += part.size(0);
-  }
+  const int64_t blocks = check_parts("parts", parts, Place::kCpu);
+  const Tensor& first = parts.front();
   Tensor whole = new_weight(first, {blocks, first.size(1), first.size(2)});
 
   auto* to = static_cast<char*>(whole.mutable_data_ptr());

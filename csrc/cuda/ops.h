@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace marlin::cuda {
 
@@ -16,6 +17,13 @@ Tensor gemm(const Tensor& a, const Tensor& qweight, const Tensor& scales,
             std::optional<Tensor> qzeros, std::optional<Tensor> bias, std::optional<Tensor> perm,
             int64_t size_n, int64_t size_k, int64_t group_size, int64_t bits,
             std::string activation, std::string epilogue);
+
+// The packed layout of layout.h, from the plain one and back.
+Tensor repack(const Tensor& qweight, int64_t size_n, int64_t size_k, int64_t bits);
+Tensor unpack(const Tensor& qweight, int64_t size_n, int64_t size_k, int64_t bits);
+
+// Packed tensors (blocks, rows, columns), one after the other.
+Tensor join(const std::vector<Tensor>& parts);
 
 // Packed weights as (size_n, size_k) in the dtype of the scales.
 Tensor dequantize(const Tensor& qweight, const Tensor& scales, std::optional<Tensor> qzeros,

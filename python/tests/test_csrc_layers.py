@@ -23,8 +23,11 @@ TORCH_FILES = {
     "cpu/ops_gemm.cpp",
     "cpu/ops_layout.cpp",
     "cuda/ops.h",
-    "cuda/ops_dequantize.cpp",
+    "cuda/ops_gemm.cpp",
+    "cuda/ops_layout.cpp",
     "cuda/registration.cpp",
+    "cuda/workspace.cpp",
+    "cuda/workspace.h",
     "registration.cpp",
 }
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from marlin import ops
 from marlin.errors import InvalidArgumentError
@@ -97,6 +98,15 @@ def test_join_gives_shapes_on_meta_and_compiles() -> None:
     torch.compiler.reset()
     compiled = torch.compile(ops.join, fullgraph=True, backend="aot_eager")
     assert torch.equal(compiled([PART + 1, PART]), torch.cat([PART + 1, PART]))
+
+
+def test_shapes_of_a_gpu_are_known_without_one() -> None:
+    with FakeTensorMode():
+        plain = torch.empty(8, 72, dtype=torch.int32, device="cuda:0")
+        packed = ops.repack(plain, 72, 64)
+        assert packed.shape == (2, 4, 128)
+        assert ops.unpack(packed, 72, 64).shape == (8, 72)
+        assert ops.join([packed, packed]).shape == (4, 4, 128)
 
 
 def flags_of_memory(address: int) -> list[str]:
