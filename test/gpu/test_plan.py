@@ -1,0 +1,73 @@
+"""The launch plan of gemm: every tile is somebody's, nobody idles, everything fits."""
+
+from __future__ import annotations
+
+import pytest
+from plan import Plan, plan_gemm
+
+# Shared memory that a block may have, KiB (CUDA C++ Programming Guide, technical specifications).
+SHARED_KIB = {80: 163, 86: 99, 89: 99, 90: 227}
+MULTIPROCESSORS = {80: 108, 86: 72, 89: 142, 90: 132}
+
+SHAPES = [(64, 32), (256, 256), (4096, 4096), (14336, 4096), (4096, 14336), (8, 32), (72, 96)]
+
+
+def plan_of(
+    m: int, n: int, k: int, group_size: int, architecture: int, *, has_zeros: bool = False
+) -> Plan:
+    return plan_gemm(
+        *(m, n, k, group_size),
+        has_zeros=has_zeros,
+        is_bfloat16=False,
+        architecture=architecture,
+        multiprocessors=MULTIPROCESSORS[architecture],
+    )
+
+
+@pytest.mark.parametrize("architecture", SHARED_KIB)
+@pytest.mark.parametrize(("n", "k"), SHAPES)
+@pytest.mark.parametrize("m", [1, 8, 9, 16, 17, 33, 512, 8192])
+def test_stripes_cover_all_tiles_and_are_equal(m: int, n: int, k: int, architecture: int) -> None:
+    plan = plan_of(m, n, k, k, architecture)
+    assert plan.tiles_m * plan.rows >= m > (plan.tiles_m - 1) * plan.rows
+    assert plan.tiles_n * 256 >= n > (plan.tiles_n - 1) * 256
+    assert plan.tiles_k * 128 >= k > (plan.tiles_k - 1) * 128
+    tiles = plan.tiles_m * plan.tiles_n * plan.tiles_k
+    assert plan.blocks <= MULTIPROCESSORS[architecture]
+    assert (plan.blocks - 1) * plan.tiles_of_block < tiles <= plan.blocks * plan.tiles_of_block
+    # No other number of blocks would be done with fewer tiles each.
+    assert plan.tiles_of_block == -(-tiles // min(tiles, MULTIPROCESSORS[architecture]))
+
+
+@pytest.mark.parametrize("architecture", SHARED_KIB)
+@pytest.mark.parametrize("group_size", [32, 64, 96, 128, 384, 4096 * 3])
+@pytest.mark.parametrize("has_zeros", [False, True])
+@pytest.mark.parametrize("m", [1, 16, 64])
+def test_stages_fit_the_shared_memory(
+    m: int, has_zeros: bool, group_size: int, architecture: int
+) -> None:
+    plan = plan_of(m, 4096, 4096 * 3, group_size, architecture, has_zeros=has_zeros)
+    assert plan.shared_bytes <= SHARED_KIB[architecture] * 1024
+    assert plan.threads == 128
+
+
+@pytest.mark.parametrize(
+    ("group_size", "rows"), [(32, 32), (64, 64), (96, 32), (128, 128), (192, 64), (256, 128)]
+)
+def test_groups_are_scaled_in_the_longest_parts(group_size: int, rows: int) -> None:
+    assert plan_of(1, 64, 768, group_size, 80).group_rows == rows
+
+
+def test_one_group_per_column_is_scaled_at_the_end() -> None:
+    assert plan_of(1, 64, 768, 768, 80).group_rows == 0
+
+
+@pytest.mark.parametrize(("m", "rows"), [(1, 8), (8, 8), (9, 16), (16, 16), (17, 32), (64, 32)])
+def test_rows_of_a_tile_suit_the_batch(m: int, rows: int) -> None:
+    assert plan_of(m, 64, 128, 128, 80).rows == rows
+
+
+def test_the_workspace_holds_every_column_of_tiles() -> None:
+    plan = plan_of(33, 520, 256, 128, 80)
+    assert plan.lock_count == plan.tiles_n * plan.tiles_m == 3 * 2
+    assert plan.partial_bytes == plan.lock_count * plan.rows * 256 * 4
