@@ -387,7 +387,9 @@ void Grid::arrive(Warp& warp, const Instruction& instruction, uint32_t group) {
   }
   Barrier& barrier = block.barriers_[number];
   uint32_t expected = 0;
-  if (instruction.sources > 1) {
+  // bar.red has a predicate behind them.
+  const bool reduces = instruction.results > 0;
+  if (instruction.sources > (reduces ? 2 : 1)) {
     expected = static_cast<uint32_t>(warp.row(instruction.from[1])[first]);
     if (expected == 0 || expected % kLanes != 0) {
       report(
@@ -405,7 +407,12 @@ void Grid::arrive(Warp& warp, const Instruction& instruction, uint32_t group) {
   // A barrier counts warps: those of a warp that have ended, or never were, count as arrived.
   const bool is_whole = group == warp.live_ && expected != 0;
   barrier.arrived += is_whole ? kLanes : static_cast<uint32_t>(std::popcount(group));
-  for_lanes(group, [&](int lane) { barrier.threads.push_back(warp.thread(lane)); });
+  for_lanes(group, [&](int lane) {
+    barrier.threads.push_back(warp.thread(lane));
+    if (!reduces) return;
+    const bool holds = warp.row(instruction.from[instruction.sources - 1])[lane] != 0;
+    barrier.yes += holds != instruction.flag ? 1 : 0;
+  });
   if (instruction.choice == 0) {
     for_lanes(group, [&](int lane) {
       warp.wait_[static_cast<size_t>(lane)] = Wait::kBarrier;
@@ -432,16 +439,27 @@ void Grid::release_barrier(Block& block, uint32_t number) {
     for (uint32_t& thread : threads) thread += block.index_ * threads_per_block();
     races_->meet(threads);
   }
-  barrier = {};
   for (const auto& warp : block.warps_) {
     for_lanes(warp->waiting_, [&](int lane) {
       const size_t i = static_cast<size_t>(lane);
       if (warp->wait_[i] != Wait::kBarrier || warp->wait_for_[i] != number) return;
+      give_reduction(*warp, lane, barrier);
       warp->wait_[i] = Wait::kNone;
       warp->waiting_ &= ~bit(lane);
     });
   }
+  barrier = {};
   note_progress();
+}
+
+// The result of bar.red, if that is what a lane waits at: its program counter stands behind it.
+void Grid::give_reduction(Warp& warp, int lane, const Barrier& barrier) {
+  const Instruction& instruction = program_.instructions[warp.pc_[static_cast<size_t>(lane)] - 1];
+  if (instruction.results == 0) return;
+  uint64_t result = barrier.yes;
+  if (instruction.choice2 == kBarrierAnd) result = barrier.yes == barrier.threads.size();
+  if (instruction.choice2 == kBarrierOr) result = barrier.yes > 0;
+  warp.row(instruction.to[0])[lane] = result;
 }
 
 void Grid::arrive_in_warp(Warp& warp, const Instruction& instruction, uint32_t group) {

@@ -124,6 +124,7 @@ struct Barrier {
   uint32_t arrived = 0;           // threads, among them those that don't wait
   uint32_t expected = 0;          // 0: all that live
   std::vector<uint32_t> threads;  // of the block
+  uint32_t yes = 0;               // threads whose predicate of bar.red holds
 };
 
 class Block {
@@ -191,6 +192,7 @@ class Grid {
   void arrive(Warp& warp, const Instruction& instruction, uint32_t group);
   void arrive_in_warp(Warp& warp, const Instruction& instruction, uint32_t group);
   void release_barrier(Block& block, uint32_t number);
+  void give_reduction(Warp& warp, int lane, const Barrier& barrier);
   void release_warp_barriers(Warp& warp);
   void check_barriers(Block& block);
   void report_deadlock();

@@ -19,13 +19,27 @@ bool select_barrier(Builder& b) {
     b.source(b.operand(0), Type::kB32);
     return true;
   }
-  const bool syncs = b.take("sync");
+  const bool reduces = b.take("red");
+  const bool syncs = reduces || b.take("sync");
   if (!syncs && !b.take("arrive")) return false;
   i.control = Control::kBarrier;
   i.choice = syncs ? 0 : 1;
   // `bar` is short for `barrier.aligned`.
   i.is_aligned = b.take("aligned") || !is_barrier;
-  for (size_t n = 0; n < b.operand_count(); ++n) b.source(b.operand(n), Type::kB32);
+  size_t operands = b.operand_count();
+  if (reduces) {
+    if (!b.take("popc")) i.choice2 = b.take("and") ? kBarrierAnd : b.take("or") ? kBarrierOr : 0;
+    b.take_type();
+    b.result(b.operand(0));
+    --operands;
+  }
+  for (size_t n = i.results; n < operands; ++n) b.source(b.operand(n), Type::kB32);
+  if (reduces) {
+    Operand predicate = b.operand(operands);
+    i.flag = predicate.negated;
+    predicate.negated = false;
+    b.source(predicate, Type::kPred);
+  }
   return true;
 }
 

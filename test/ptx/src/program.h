@@ -34,6 +34,9 @@ enum class Control : uint8_t {
   kWarpBarrier,  // bar.warp.sync
 };
 
+// What bar.red makes of the predicates of all threads.
+enum BarrierReduction : uint8_t { kBarrierCount, kBarrierAnd, kBarrierOr };
+
 struct Instruction {
   void (*run)(Warp& warp, const Instruction& instruction, uint32_t mask) = nullptr;
   Control control = Control::kNone;

@@ -97,7 +97,7 @@ def test_of_integers(op: str, kind: str, name: str, space: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["b16", "b32", "b64"])
-@pytest.mark.parametrize("space", ["global", "shared"])
+@pytest.mark.parametrize("space", ["global", "shared", "generic"])
 def test_compare_and_swap(kind: str, space: str) -> None:
     old, compared = combined(*[integers(kind)] * 2)
     before, after = apart(f"atom.cas.{kind}", old, compared, space=space, more=", 77")
@@ -109,7 +109,7 @@ def test_compare_and_swap(kind: str, space: str) -> None:
     ("kind", "dtype"), [("f32", "f4"), ("f64", "f8"), ("noftz.f16", "f2"), ("noftz.f16x2", "f2")]
 )
 @pytest.mark.parametrize("name", ["atom", "red"])
-@pytest.mark.parametrize("space", ["global", "shared"])
+@pytest.mark.parametrize("space", ["global", "shared", "generic"])
 def test_sums_of_floats(kind: str, dtype: str, name: str, space: str) -> None:
     values = np.array([0, -0.0, 1, -1.5, 3, 1024, 2**-10, np.inf], dtype)
     old, a = combined(values, values)
@@ -147,6 +147,7 @@ def test_sums_in_global_memory_flush(space: str, sum_of_subnormals: float) -> No
         "atom.global.gpu.acq_rel.add.f32",
         "atom.global.gpu.acq_rel.add.u32",
         "atom.global.acq_rel.gpu.exch.b32",
+        "atom.global.gpu.acq_rel.exch.b32",
         *product(
             ["atom"], ["relaxed", "acquire", "release"], ["cta", "gpu", "sys"], ["global.add.u32"]
         ),
@@ -171,14 +172,17 @@ def test_strengths(opcode: str) -> None:
 
 
 def test_vectors() -> None:
-    """red.v2.f32 of sm_90: neighbours, each on its own."""
+    """Of sm_90: neighbours, each on its own."""
     ran = run(
-        "mov.f32 %f1, 0f3F800000; mov.f32 %f2, 0f40000000;\n"
-        "red.global.add.v2.f32 [%place], {%f1, %f2};",
-        {"place": np.zeros(2, "f4")},
+        """
+        mov.f32 %f1, 0f3F800000; mov.f32 %f2, 0f40000000;
+        red.global.add.v2.f32 [%place], {%f1, %f2};
+        atom.global.gpu.acq_rel.add.v4.f32 {_, %f3, _, _}, [%place], {%f1, %f2, %f1, %f2};
+        """,
+        {"place": np.zeros(4, "f4")},
     )
     ran.report.raise_if_found()
-    assert ran.read("place", "f4").tolist() == [32, 64]
+    assert ran.read("place", "f4").tolist() == [64, 128, 32, 64]
 
 
 @pytest.mark.parametrize("seed", range(5))

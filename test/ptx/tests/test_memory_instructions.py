@@ -103,10 +103,17 @@ def test_parameters_of_all_types() -> None:
       st.global.v4.b32 [%rd0+32], {{%r4, %r5, %r6, %r7}};
       ld.param.u32 %r8, [p5+20];      st.global.b32 [%rd0+48], %r8;
       ld.param.b32 %r9, [p5+16];      st.global.b32 [%rd0+52], %r9;
+      ld.param.v2.b32 {{%r4, %r5}}, [p5+8];
+      ld.param.v2.u32 {{%r6, %r7}}, [p5];
+      st.global.v4.b32 [%rd0+64], {{%r4, %r5, %r6, %r7}};
+      ld.param.v4.u8 {{%h0, %h1, %h2, %h3}}, [p5+4];
+      ld.param.v2.u8 {{%h4, %h5}}, [p5+2];
+      st.global.v4.b16 [%rd0+80], {{%h0, %h1, %h2, %h3}};
+      st.global.v2.b16 [%rd0+88], {{%h4, %h5}};
       ret;
     }}"""
     simulator = Simulator(text)
-    out = simulator.buffer("out", np.zeros(56, "u1"))
+    out = simulator.buffer("out", np.zeros(92, "u1"))
     structure = bytes(range(100, 124))
     arguments = [200, 60000, 1.5, 1 << 60, -2.25, structure, out]
     report = simulator.launch("snippet", 1, 1, arguments)
@@ -114,6 +121,8 @@ def test_parameters_of_all_types() -> None:
     EVERY_OPCODE_RUN.update(one.opcode for one in report.instructions)
     packed = struct.pack("<IIfiQd", 200, 60000, 1.5, 200 - 256, 1 << 60, -2.25)
     expected = packed + structure[:16] + structure[20:24] + structure[16:20]
+    expected += bytes(8) + structure[8:16] + structure[:8]
+    expected += struct.pack("<6H", *structure[4:8], *structure[2:4])
     assert out.read("u1").tobytes() == expected
 
 
@@ -146,7 +155,7 @@ def test_address_spaces(space: str) -> None:
 def test_variables_of_the_module() -> None:
     ran = run(
         """
-        ld.const.b32 %r1, [table+4];
+        ld.const.f32 %f1, [table+4]; mov.b32 %r1, %f1;
         ld.global.nc.b32 %r2, [counter];
         mov.u64 %rd1, counter;
         cvta.global.u64 %rd1, %rd1;
@@ -219,6 +228,58 @@ def test_hints_change_no_store(suffix: str) -> None:
     ran = run(f"add.s64 %rd1, %result, %t4;\n{opcode} [%rd1], %t;", {"result": 128})
     ran.report.raise_if_found()
     assert ran.read("result", "u4").tolist() == list(range(32))
+
+
+# Spellings of compilers that the tables above leave out: a load of %r1 and %r2 or of %rd1 and %rd2.
+SPELLINGS = [
+    "ld.global.cs.f32",
+    "ld.global.nc.f32",
+    "ld.global.nc.u32",
+    "ld.global.nc.v2.u64",
+    "ld.relaxed.gpu.v2.u32",
+    "ld.volatile.global.u32",
+]
+
+
+@pytest.mark.parametrize("opcode", SPELLINGS)
+def test_loads_as_compilers_spell_them(opcode: str) -> None:
+    kind = opcode.rsplit(".", 1)[1]
+    vector = "v2" if ".v2" in opcode else ""
+    size = int(kind[1:]) // 8 * (2 if vector else 1)
+    values = np.arange(size, dtype="u1")
+    ran = run(
+        f"""
+        {opcode} {registers(vector, kind)}, [%values];
+        st.{".".join(filter(None, ["global", vector, kind]))} [%result], {registers(vector, kind)};
+        """,
+        {"values": values, "result": size},
+        block=1,
+    )
+    ran.report.raise_if_found()
+    assert (ran.read("result", "u1") == values).all()
+
+
+@pytest.mark.parametrize(
+    "suffix", ["volatile.shared.u32", "relaxed.cta.shared.v2.u32", "relaxed.gpu.v2.u32"]
+)
+def test_strong_accesses_to_shared_memory(suffix: str) -> None:
+    value = "{%r1, %r2}" if ".v2" in suffix else "%r1"
+    address = "in_shared" if ".shared" in suffix else "%rd1"
+    ran = run(
+        f"""
+        mov.u32 %r1, 7; mov.u32 %r2, 9;
+        mov.u64 %rd1, in_shared; cvta.shared.u64 %rd1, %rd1;
+        st.{suffix} [{address}], {value};
+        mov.u32 %r1, 0;
+        ld.{suffix} {value}, [{address}];
+        st.global.u32 [%result], %r1;
+        """,
+        {"result": 4},
+        block=1,
+        declared=VARIABLES,
+    )
+    ran.report.raise_if_found()
+    assert ran.read("result", "u4")[0] == 7
 
 
 @pytest.mark.parametrize(

@@ -275,6 +275,32 @@ def test_unaligned_barriers_take_a_warp_in_parts(seed: int) -> None:
     assert ran.read("result", "u4")[:64].tolist() == [t ^ 33 for t in range(64)]
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("red", ["bar.red", "barrier.cta.red.aligned"])
+@pytest.mark.parametrize("least", [0, 1, 70, 96])
+@pytest.mark.parametrize("negation", ["", "!"])
+@pytest.mark.parametrize("count", ["", "96,"])
+def test_barriers_that_reduce(red: str, least: int, negation: str, count: str, seed: int) -> None:
+    """Of 96 threads, those from `least` on say yes."""
+    ran = found(
+        f"""
+        setp.ge.u32 %p1, %t, {least};
+        {red}.popc.u32 %r1, 0, {count} {negation}%p1;
+        {red}.and.pred %p2, 1, {count} {negation}%p1;
+        {red}.or.pred %p3, 2, {count} {negation}%p1;
+        selp.u32 %r2, 256, 0, %p2; selp.u32 %r3, 512, 0, %p3;
+        or.b32 %r1, %r1, %r2; or.b32 %r1, %r1, %r3;
+        add.s64 %rd1, %result, %t4; st.global.u32 [%rd1], %r1;
+        """,
+        block=96,
+        seed=seed,
+    )
+    ran.report.raise_if_found()
+    yes = least if negation else 96 - least
+    expected = yes + 256 * (yes == 96) + 512 * (yes > 0)
+    assert ran.read("result", "u4")[:96].tolist() == [expected] * 96
+
+
 MATRIX = "mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32"
 TOGETHER = {
     "bar.sync": "bar.sync 1;",

@@ -107,6 +107,8 @@ def test_votes(mask: int, negation: str, yes: int) -> None:
         f"""
         setp.ne.s32 %p2, %value, 0;
         vote.sync.ballot.b32 %r1, {negation}%p2, {mask};
+        vote.ballot.sync.b32 %r7, {negation}%p2, {mask};
+        and.b32 %r1, %r1, %r7;
         vote.sync.all.pred %p3, {negation}%p2, {mask}; selp.u32 %r4, 1, 0, %p3;
         vote.sync.any.pred %p4, {negation}%p2, {mask}; selp.u32 %r5, 2, 0, %p4;
         vote.sync.uni.pred %p5, {negation}%p2, {mask}; selp.u32 %r6, 4, 0, %p5;
