@@ -7,7 +7,7 @@ namespace {
 
 template <typename Scalar, int rows, int group_rows, bool has_zeros>
 cudaError_t launch(const Launch& plan, const GemmArguments& arguments, cudaStream_t stream) {
-  using S = Shape<Scalar, rows, group_rows, has_zeros, kWarps, kStages>;
+  using S = Shape<Scalar, rows, group_rows, has_zeros>;
   const auto kernel = gemm<S>;
   const cudaError_t status =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, plan.shared_bytes);

@@ -31,7 +31,7 @@ constexpr int kNibbles = 4;
 constexpr int kChunkBytes = 16;
 constexpr int kRowChunks = kTileDepth * 2 / kChunkBytes;  // of a row of the activations in a tile
 
-template <typename Scalar_, int rows, int group_rows, bool has_zeros, int warps, int stages>
+template <typename Scalar_, int rows, int group_rows, bool has_zeros>
 struct Shape {
   using Scalar = Scalar_;
   static constexpr int kRows = rows;
@@ -40,9 +40,9 @@ struct Shape {
   static constexpr int kGroups = kScalesTiles ? kTileDepth / group_rows : 0;
   static constexpr int kGroupRows = group_rows;
   static constexpr bool kHasZeros = has_zeros;
-  static constexpr int kStages = stages;
-  static constexpr int kThreads = warps * 32;
-  static constexpr int kColumns = warps * kWarpColumns;
+  static constexpr int kStages = stages_of(rows, group_rows);
+  static constexpr int kThreads = kWarps * 32;
+  static constexpr int kColumns = kWarps * kWarpColumns;
 
   static constexpr int kWeightBytes = kTileDepth * kColumns / 2;
   static constexpr int kActivationBytes = rows * kTileDepth * 2;

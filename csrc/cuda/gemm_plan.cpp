@@ -45,7 +45,7 @@ Launch plan_gemm(const Problem& problem, const Device& device) {
   launch.tiles_of_block = static_cast<int>(ceil_div(tiles, most));
   launch.blocks = static_cast<int>(ceil_div(tiles, launch.tiles_of_block));
   launch.threads = kWarps * 32;
-  launch.shared_bytes = kStages * stage_bytes(variant);
+  launch.shared_bytes = stages_of(variant.rows, variant.group_rows) * stage_bytes(variant);
   const int64_t columns = int64_t{launch.tiles_n} * launch.tiles_m;
   launch.lock_count = columns;
   launch.partial_bytes = columns * variant.rows * kWarps * kWarpColumns * 4;

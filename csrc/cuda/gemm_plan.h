@@ -47,9 +47,12 @@ struct Launch {
 
 inline constexpr int kTileDepth = 128;  // rows of K of a tile
 inline constexpr int kWarps = 4;        // of a block
-// Tiles whose copies are in flight, with the one in work. Four fit the 99 KiB that a block of sm_86
-// and sm_89 may have.
-inline constexpr int kStages = 4;
+
+// Tiles in shared memory: the one in work, and those whose copies are in flight. As many as fit the
+// 99 KiB that a block of sm_86 and sm_89 may have.
+constexpr int stages_of(int rows, int group_rows) {
+  return rows == 32 && (group_rows == 32 || group_rows == 64) ? 3 : 4;
+}
 
 // Expects a problem that the ops have checked.
 Launch plan_gemm(const Problem& problem, const Device& device);

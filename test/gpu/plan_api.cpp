@@ -19,9 +19,12 @@ extern "C" void marlin_plan_gemm(int64_t m, int64_t n, int64_t k, int64_t group_
                                  int is_bfloat16, int architecture, int multiprocessors,
                                  Numbers* out) {
   const Scalar scalar = is_bfloat16 != 0 ? Scalar::kBFloat16 : Scalar::kFloat16;
-  const Launch plan = plan_gemm({m, n, k, group_size, has_zeros != 0, scalar},
-                                {architecture, multiprocessors});
-  *out = {plan.variant.rows, plan.variant.group_rows, plan.blocks,  plan.threads,
-          plan.shared_bytes, plan.tiles_k,            plan.tiles_n, plan.tiles_m,
-          plan.tiles_of_block, plan.partial_bytes,    plan.lock_count};
+  const Launch plan =
+      plan_gemm({m, n, k, group_size, has_zeros != 0, scalar}, {architecture, multiprocessors});
+  *out = {plan.variant.rows,   plan.variant.group_rows,
+          plan.blocks,         plan.threads,
+          plan.shared_bytes,   plan.tiles_k,
+          plan.tiles_n,        plan.tiles_m,
+          plan.tiles_of_block, plan.partial_bytes,
+          plan.lock_count};
 }
