@@ -148,6 +148,27 @@ def combined(*arrays: np.ndarray) -> list[np.ndarray]:
     return [grid.ravel() for grid in np.meshgrid(*arrays, indexing="ij")]
 
 
+SIXTEEN = ("u16", "s16")
+
+THIRTY_TWO = ("u32", "s32")
+
+SIXTY_FOUR = ("u64", "s64")
+
+INTEGERS = SIXTEEN + THIRTY_TWO + SIXTY_FOUR
+
+BITS = ("b16", "b32", "b64")
+
+
+def kind_of(opcode: str) -> str:
+    """The last type: s32 of mul.wide.s32."""
+    return opcode.rsplit(".", 1)[1]
+
+
+def width_of(opcode: str) -> int:
+    """The bits of that type."""
+    return int(kind_of(opcode)[1:])
+
+
 def dtype_of(kind: str) -> np.dtype[np.generic]:
     """Of a PTX type: s32 is int32, b32 is uint32, f32 is float32."""
     letter = {"s": "i", "f": "f"}.get(kind[0], "u")
