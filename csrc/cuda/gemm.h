@@ -23,6 +23,9 @@ struct GemmArguments {
   int64_t a_stride;
   int32_t m, n, k;
   int32_t group_size;
+  // ceil(2^32 / (group_size / 32)), 0 for 2^32: row / group_size is the upper half of its product
+  // with row / 32, while k < 2^21.
+  uint32_t group_magic;
   int32_t tiles_k, tiles_n;
   int32_t tiles;  // in all
   int32_t tiles_of_block;

@@ -64,101 +64,123 @@ struct Shape {
   static constexpr bool kUnrollsGroups = rows < 32 || !kScalesTiles;
 };
 
-// Which tile of the activations, the columns and K.
-struct TilePlace {
+// A tile: down K first, then along the columns, then along the rows of the activations.
+struct Place {
   int k, n, m;
+
+  __device__ static Place of(const GemmArguments& g, int tile) {
+    const int column = tile / g.tiles_k;
+    return {tile % g.tiles_k, column % g.tiles_n, column / g.tiles_n};
+  }
+  // Moves on; true at the first tile of a column.
+  __device__ bool advance(const GemmArguments& g) {
+    if (++k < g.tiles_k) return false;
+    k = 0;
+    if (++n == g.tiles_n) {
+      n = 0;
+      ++m;
+    }
+    return true;
+  }
 };
 
-__device__ inline TilePlace place_of(const GemmArguments& g, int tile) {
-  const int column = tile / g.tiles_k;
-  return {tile % g.tiles_k, column % g.tiles_n, column / g.tiles_n};
-}
-
+// Starts the copies of one tile after the other. Only activations beyond the last row or column are
+// replaced by zeros: whatever meets them adds nothing. Weights and scales beyond the last column
+// belong to results that nobody writes, and are read from where there are some.
 template <class S>
 class Loader {
- public:
-  __device__ Loader(const GemmArguments& g, uint32_t shared)
-      : g_(g), shared_(shared), policy_(createpolicy_evict_first()) {}
+  using Scalar = typename S::Scalar;
 
-  // Starts the copies of a tile into a stage.
-  __device__ void start(int tile, int stage) const {
-    const TilePlace place = place_of(g_, tile);
+ public:
+  __device__ Loader(const GemmArguments& g, int tile, uint32_t shared)
+      : g_(g), at_(Place::of(g, tile)), shared_(shared), policy_(createpolicy_evict_first()) {
+    enter_column();
+  }
+
+  // Starts the copies of the next tile into a stage.
+  __device__ void start(int stage) {
     const uint32_t to = shared_ + stage * S::kStageBytes;
-    start_weights(place, to);
-    start_activations(place, to + S::kActivationsAt);
-    if constexpr (S::kScalesTiles) start_scales(place, to + S::kScalesAt);
-    if constexpr (S::kScalesTiles && S::kHasZeros) start_zeros(place, to + S::kZerosAt);
+    start_weights(to);
+    start_activations(to + S::kActivationsAt);
+    if constexpr (S::kScalesTiles) start_scales(to);
+    weights_ += kSteps * kStepWords;
+    a_ += kTileDepth;
+    if (at_.advance(g_)) enter_column();
   }
 
  private:
-  __device__ void start_weights(const TilePlace& place, uint32_t to) const {
+  static constexpr int kRowsAtATime = S::kThreads / kRowChunks;
+  static constexpr int kCopies = S::kRows / kRowsAtATime;
+  static constexpr int kScaleChunks = S::kColumns / 8;
+
+  __device__ void enter_column() {
     const int warp = threadIdx.x / 32;
     const int lane = threadIdx.x % 32;
-    const int block = place.n * (S::kColumns / kWarpColumns) + warp;
-    const int steps = g_.k / kStepRows;
-    const int first = place.k * kSteps;
-    const bool exists = block * kWarpColumns < g_.n;
-    const uint32_t* from = g_.weights;
-    if (exists) {
-      from += (static_cast<int64_t>(block) * steps + first) * kStepWords + lane * kLaneWords;
-    }
-    to += (warp * kSteps * 32 + lane) * kChunkBytes;
+    const int block = min(at_.n * kWarps + warp, (g_.n - 1) / kWarpColumns);
+    const int step = block * (g_.k / kStepRows) + at_.k * kSteps;
+    weights_ = g_.weights + static_cast<int64_t>(step) * kStepWords + lane * kLaneWords;
+    row_ = at_.m * S::kRows + threadIdx.x / kRowChunks;
+    a_ = static_cast<const Scalar*>(g_.a) + row_ * g_.a_stride + at_.k * kTileDepth +
+         threadIdx.x % kRowChunks * 8;
+    scale_column_ = min(at_.n * S::kColumns + threadIdx.x % kScaleChunks * 8, g_.n - 8);
+  }
+
+  __device__ void start_weights(uint32_t to) {
+    to += (threadIdx.x / 32 * kSteps * 32 + threadIdx.x % 32) * kChunkBytes;
+    const int left = g_.k / kStepRows - at_.k * kSteps;
+    if (left >= kSteps) {
 #pragma unroll
-    for (int s = 0; s < kSteps; ++s) {
-      const bool is_inside = exists && first + s < steps;
-      cp_async_with_policy(to + s * 32 * kChunkBytes,
-                           is_inside ? from + s * kStepWords : g_.weights,
-                           is_inside ? kChunkBytes : 0, policy_);
+      for (int s = 0; s < kSteps; ++s) {
+        cp_async_with_policy(to + s * 32 * kChunkBytes, weights_ + s * kStepWords, policy_);
+      }
+    } else {  // the last step again and again: activations are zero there
+      for (int s = 0; s < kSteps; ++s) {
+        cp_async_with_policy(to + s * 32 * kChunkBytes, weights_ + min(s, left - 1) * kStepWords,
+                             policy_);
+      }
     }
   }
 
   // Chunks of a row change places by the row's number, so that the eight rows that ldmatrix reads
   // at a time lie in different banks.
-  __device__ void start_activations(const TilePlace& place, uint32_t to) const {
-    const auto* a = static_cast<const typename S::Scalar*>(g_.a);
+  __device__ void start_activations(uint32_t to) {
+    const int r = threadIdx.x / kRowChunks;
+    const int chunk = threadIdx.x % kRowChunks;
+    to += (r * kRowChunks + (chunk ^ (r % 8))) * kChunkBytes;
+    const bool has_column = at_.k * kTileDepth + chunk * 8 < g_.k;
 #pragma unroll
-    for (int i = threadIdx.x; i < S::kRows * kRowChunks; i += S::kThreads) {
-      const int r = i / kRowChunks;
-      const int chunk = i % kRowChunks;
-      const int row = place.m * S::kRows + r;
-      const int column = place.k * kTileDepth + chunk * 8;
-      const bool is_inside = row < g_.m && column < g_.k;
-      const auto* from = is_inside ? a + row * g_.a_stride + column : a;
-      cp_async(to + (r * kRowChunks + (chunk ^ (r % 8))) * kChunkBytes, from,
+    for (int i = 0; i < kCopies; ++i) {
+      const bool is_inside = has_column && row_ + i * kRowsAtATime < g_.m;
+      const Scalar* from = a_ + i * kRowsAtATime * g_.a_stride;
+      cp_async(to + i * kRowsAtATime * kRowChunks * kChunkBytes, is_inside ? from : g_.a,
                is_inside ? kChunkBytes : 0);
     }
   }
 
-  __device__ void start_scales(const TilePlace& place, uint32_t to) const {
-    constexpr int kChunks = S::kColumns / 8;
-    const auto* scales = static_cast<const typename S::Scalar*>(g_.scales);
-#pragma unroll
-    for (int i = threadIdx.x; i < S::kGroups * kChunks; i += S::kThreads) {
-      const int column = place.n * S::kColumns + i % kChunks * 8;
-      const int row = place.k * kTileDepth + i / kChunks * S::kGroupRows;
-      const bool is_inside = column < g_.n && row < g_.k;
-      const int64_t group = row / g_.group_size;
-      cp_async(to + i * kChunkBytes, is_inside ? scales + group * g_.n + column : scales,
-               is_inside ? kChunkBytes : 0);
-    }
-  }
-
-  __device__ void start_zeros(const TilePlace& place, uint32_t to) const {
-    constexpr int kWords = S::kColumns / 8;
-#pragma unroll
-    for (int i = threadIdx.x; i < S::kGroups * kWords; i += S::kThreads) {
-      const int column = place.n * S::kColumns + i % kWords * 8;
-      const int row = place.k * kTileDepth + i / kWords * S::kGroupRows;
-      const bool is_inside = column < g_.n && row < g_.k;
-      const int64_t group = row / g_.group_size;
-      cp_async_word(to + i * 4, is_inside ? g_.zeros + (group * g_.n + column) / 8 : g_.zeros,
-                    is_inside ? 4 : 0);
+  __device__ void start_scales(uint32_t to) {
+    constexpr int kChunks = S::kGroups * kScaleChunks;
+    static_assert(kChunks <= S::kThreads, "one chunk of scales per thread");
+    if (kChunks < S::kThreads && threadIdx.x >= kChunks) return;
+    const int part = at_.k * S::kGroups + threadIdx.x / kScaleChunks;
+    const int row = min(part * S::kGroupRows, g_.k - S::kGroupRows);
+    const uint32_t parts = static_cast<uint32_t>(row) / kGroupMultiple;
+    const uint32_t group = g_.group_magic == 0 ? parts : __umulhi(parts, g_.group_magic);
+    const int64_t at = static_cast<int64_t>(group) * g_.n + scale_column_;
+    cp_async(to + S::kScalesAt + threadIdx.x * kChunkBytes,
+             static_cast<const Scalar*>(g_.scales) + at, kChunkBytes);
+    if constexpr (S::kHasZeros) {
+      cp_async_word(to + S::kZerosAt + threadIdx.x * 4, g_.zeros + at / 8);
     }
   }
 
   const GemmArguments& g_;
+  Place at_;
   uint32_t shared_;
   uint64_t policy_;
+  const uint32_t* weights_;  // of this lane, in the tile
+  const Scalar* a_;          // the first chunk of this thread
+  int row_;                  // of that chunk
+  int scale_column_;
 };
 
 template <typename Scalar>
@@ -259,7 +281,7 @@ class Multiplier {
   }
 
   // The end of a column of tiles: everything that is not scaled yet.
-  __device__ void finish(const TilePlace& place) {
+  __device__ void finish(const Place& place) {
     if constexpr (!S::kScalesTiles) {
       const auto* scales = static_cast<const Scalar*>(g_.scales);
       for_sums<S>([&](int t, int p, int h, int i) {
@@ -289,7 +311,7 @@ class Multiplier {
         scaled()[index / kOfTile][index % kOfTile / S::kHalves][index % S::kHalves]);
   }
 
-  __device__ void store(const TilePlace& place) {
+  __device__ void store(const Place& place) {
     auto* out = static_cast<Scalar*>(g_.out);
     const auto* bias = static_cast<const Scalar*>(g_.bias);
     for_sums<S>([&](int t, int p, int h, int i) {
@@ -361,11 +383,22 @@ class Multiplier {
   __device__ void multiply_held(uint32_t at, int first, uint32_t odd) {
     Activations a;
     load_activations(at + S::kActivationsAt, first, a);
-    if constexpr (S::kScalesTiles) clear_constants();
     add_constants(first, a, odd);
-    if constexpr (S::kScalesTiles) start_sums();
+    float starts[kNibbles][S::kRowTiles][4];
+    if constexpr (S::kScalesTiles) {
+      // p = 3 carries the sums of p = 2 with it.
+      constexpr float kTimes[kNibbles] = {1, 16, 1, 17};
 #pragma unroll
-    for (int s = 0; s < S::kHeldSteps; ++s) multiply_step(at, first + s, a[s], odd);
+      for (int p = 0; p < kNibbles; ++p) {
+#pragma unroll
+        for (int t = 0; t < S::kRowTiles; ++t) {
+#pragma unroll
+          for (int i = 0; i < 4; ++i) starts[p][t][i] = kTimes[p] * offset_[t][i];
+        }
+      }
+    }
+#pragma unroll
+    for (int s = 0; s < S::kHeldSteps; ++s) multiply_step(at, first + s, a[s], odd, s == 0, starts);
     if constexpr (S::kScalesTiles) scale_sums(at, first / S::kHeldSteps);
   }
 
@@ -394,14 +427,14 @@ class Multiplier {
     }
   }
 
-  // d += activations times weights of one kind: w0 and w1 the lower rows of K of 8 columns each, w2
-  // and w3 the upper ones. Of 8 rows all 16 columns are one product.
+  // d = c + activations times weights of one kind: w0 and w1 the lower rows of K of 8 columns each,
+  // w2 and w3 the upper ones. Of 8 rows all 16 columns are one product.
   static __device__ void product(float (&d)[4], const uint32_t (&a)[4], uint32_t w0, uint32_t w1,
-                                 uint32_t w2, uint32_t w3) {
+                                 uint32_t w2, uint32_t w3, const float (&c)[4]) {
     if constexpr (S::kRows == 8) {
-      mma<Scalar>(d, w0, w1, w2, w3, a[0], a[1]);
+      mma<Scalar>(d, w0, w1, w2, w3, a[0], a[1], c);
     } else {
-      mma<Scalar>(d, a[0], a[1], a[2], a[3], w0, w2);
+      mma<Scalar>(d, a[0], a[1], a[2], a[3], w0, w2, c);
     }
   }
 
@@ -417,30 +450,27 @@ class Multiplier {
     }
   }
 
-  // The sums of a * o, and of a where there are zero points.
+  // The sums of a * o, and of a where there are zero points: of a group, or of everything so far.
   __device__ void add_constants(int first, const Activations& a, uint32_t odd) {
     constexpr uint32_t kOnes = 0x00010001;
+    if constexpr (S::kScalesTiles) clear_constants();
 #pragma unroll
     for (int s = 0; s < S::kHeldSteps; ++s) {
       // -8 and 7 in the halves, the 7 where complemented codes have their sign bit.
       const uint32_t o = sign_of(first + s, odd) == 0x80000000u ? 0x00078008u : 0x80080007u;
 #pragma unroll
       for (int t = 0; t < S::kRowTiles; ++t) {
-        product(offset_[t], a[s][t], o, o, o, o);
-        if constexpr (S::kHasZeros) product(total_[t], a[s][t], kOnes, kOnes, kOnes, kOnes);
+        product(offset_[t], a[s][t], o, o, o, o, offset_[t]);
+        if constexpr (S::kHasZeros) {
+          product(total_[t], a[s][t], kOnes, kOnes, kOnes, kOnes, total_[t]);
+        }
       }
     }
   }
 
-  __device__ void start_sums() {
-    for_sums<S>([&](int t, int p, int h, int i) {
-      // p = 3 carries the sums of p = 2 with it.
-      sums_[t][p][h][i] = (p == 3 ? 17.0f : factor(p)) * offset_[t][i];
-    });
-  }
-
   __device__ void multiply_step(uint32_t at, int step, const uint32_t (&a)[S::kRowTiles][4],
-                                uint32_t odd) {
+                                uint32_t odd, bool is_first,
+                                const float (&starts)[kNibbles][S::kRowTiles][4]) {
     const int slot = (threadIdx.x / 32 * kSteps + step) * 32 + threadIdx.x % 32;
     const uint4 words = ld_shared(at + slot * kChunkBytes);
     const uint32_t sign = sign_of(step, odd);
@@ -452,9 +482,16 @@ class Multiplier {
     for (int p = 0; p < kNibbles; ++p) {
 #pragma unroll
       for (int t = 0; t < S::kRowTiles; ++t) {
-        product(sums_[t][p][0], a[t], w0.nibble[p], w1.nibble[p], w2.nibble[p], w3.nibble[p]);
-        if constexpr (S::kHalves == 2) {
-          product(sums_[t][p][1], a[t], w1.nibble[p], 0, w3.nibble[p], 0);
+#pragma unroll
+        for (int h = 0; h < S::kHalves; ++h) {
+          float (&sums)[4] = sums_[t][p][h];
+          const uint32_t low = h == 0 ? w0.nibble[p] : w1.nibble[p];
+          const uint32_t high = h == 0 ? w2.nibble[p] : w3.nibble[p];
+          if (S::kScalesTiles && is_first) {
+            product(sums, a[t], low, w1.nibble[p], high, w3.nibble[p], starts[p][t]);
+          } else {
+            product(sums, a[t], low, w1.nibble[p], high, w3.nibble[p], sums);
+          }
         }
       }
     }
@@ -539,32 +576,32 @@ __global__ void __launch_bounds__(S::kThreads, 1) gemm(const __grid_constant__ G
   const uint32_t shared = shared_address(memory);
   const int first = blockIdx.x * g.tiles_of_block;
   const int end = min(first + g.tiles_of_block, g.tiles);
-  const Loader<S> loader(g, shared);
+  Loader<S> loader(g, first, shared);
   Multiplier<S> multiplier(g, shared);
 
 #pragma unroll
   for (int s = 0; s < S::kStages - 1; ++s) {
-    if (first + s < end) loader.start(first + s, s);
+    if (first + s < end) loader.start(s);
     cp_async_commit();
   }
+  Place place = Place::of(g, first);
   int stage = 0;
   for (int tile = first; tile < end; ++tile) {
     cp_async_wait<S::kStages - 2>();
     // Activations and scales were copied by other threads; and the stage that is filled next is the
     // one that all have read before they came here.
     __syncthreads();
-    const int next = tile + S::kStages - 1;
-    if (next < end) loader.start(next, stage == 0 ? S::kStages - 1 : stage - 1);
+    if (tile + S::kStages - 1 < end) loader.start(stage == 0 ? S::kStages - 1 : stage - 1);
     cp_async_commit();
 
-    const TilePlace place = place_of(g, tile);
     multiplier.multiply(place.k, stage);
     stage = stage + 1 == S::kStages ? 0 : stage + 1;
-    if (place.k + 1 == g.tiles_k || tile + 1 == end) {
-      multiplier.finish(place);
+    const Place done = place;
+    if (place.advance(g) || tile + 1 == end) {
+      multiplier.finish(done);
       bool is_last;
-      reduce<S>(g, multiplier, tile / g.tiles_k, is_last);
-      if (is_last) multiplier.store(place);
+      reduce<S>(g, multiplier, done.m * g.tiles_n + done.n, is_last);
+      if (is_last) multiplier.store(done);
       multiplier.clear();
     }
   }

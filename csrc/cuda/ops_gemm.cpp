@@ -18,6 +18,7 @@ namespace {
 constexpr int64_t kAlignment = 16;  // bytes that one copy of a kernel moves
 constexpr int64_t kElementBytes = 2;
 constexpr int64_t kMaxSize = int64_t{1} << 31;  // sizes are 32 bits in the kernel
+constexpr int64_t kMaxK = int64_t{1} << 21;     // see GemmArguments::group_magic
 
 void check_status(cudaError_t status, const char* what) {
   if (status == cudaSuccess) return;
@@ -148,8 +149,10 @@ Tensor gemm(const Tensor& a, const Tensor& qweight, const Tensor& scales,
   Tensor out = torch::stable::new_empty(a, out_sizes);
   const int64_t m = out.numel() / size_n;
   if (m == 0) return out;
-  if (m >= kMaxSize || size_n >= kMaxSize || size_k >= kMaxSize) {
-    invalid_argument("a", "expected sizes below 2^31, got ", m, " rows, ", size_n, " x ", size_k);
+  if (m >= kMaxSize || size_n >= kMaxSize || size_k >= kMaxK) {
+    invalid_argument("a",
+                     "expected less than 2^31 rows and columns, and a `size_k` below 2^21, got ", m,
+                     " rows, ", size_n, " x ", size_k);
   }
 
   void* raw_stream = nullptr;

@@ -17,8 +17,9 @@ from ptxsim import Options, Report, Simulator
 __all__ = ["Run", "Simulated"]
 
 # GemmArguments in csrc/cuda/gemm.h.
-_ARGUMENTS = struct.Struct("<8Qq8i")
+_ARGUMENTS = struct.Struct("<8Qq4iI4i4x")
 _TYPES = {"float16": "6__half", "bfloat16": "13__nv_bfloat16"}
+_WORD = 0xFFFFFFFF
 _POISON = 0xFF  # makes NaN of every format
 
 
@@ -94,7 +95,7 @@ class Simulated:
         tiles = plan.tiles_k * plan.tiles_n * plan.tiles_m
         self._arguments = _ARGUMENTS.pack(
             *pointers,
-            *(k, m, n, k, product.group_size),
+            *(k, m, n, k, product.group_size, -(-(1 << 32) // (product.group_size // 32)) & _WORD),
             *(plan.tiles_k, plan.tiles_n, tiles, plan.tiles_of_block),
         )
 
