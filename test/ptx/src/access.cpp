@@ -108,8 +108,7 @@ void WarpAccess::note(int lane, const Place& place, uint32_t bytes, const Access
       races->access(*place.region->shadow, place.offset, bytes, actor, kind, instruction_.number);
   if (!race) return;
   // The bytes of a copy on its way are not those that lie there.
-  const bool is_equal_write =
-      changes_nothing && race->earlier_access == Access::kWrite && !race->earlier.is_copy;
+  const bool is_equal_write = changes_nothing && race->is_with_writes_only;
   if (is_equal_write && !warp_.grid().options().reports_equal_writes) return;
   const Program& program = warp_.grid().program();
   const Instruction& earlier = program.instructions[race->earlier_at];

@@ -206,8 +206,13 @@ class Visit {
   }
 
   void report(uint32_t begin, Epoch earlier, Access access, uint32_t at) {
-    if (race_) return;
-    race_ = Race{line_ * kLineBytes + begin, slots_.actor(slot_of(earlier)), access, at};
+    const Actor actor = slots_.actor(slot_of(earlier));
+    const bool is_with_write = access == Access::kWrite && !actor.is_copy;
+    if (race_) {
+      race_->is_with_writes_only &= is_with_write;
+      return;
+    }
+    race_ = Race{line_ * kLineBytes + begin, actor, access, at, is_with_write};
   }
 
   Lines& lines_;

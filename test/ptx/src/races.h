@@ -52,12 +52,14 @@ struct AccessKind {
   Order order = Order::kRelaxed;  // of strong accesses
 };
 
-// Two accesses that race: the earlier one, as it was noted.
+// Two accesses that race: the earlier one, as it was noted, or one of several.
 struct Race {
   uint64_t offset;  // the first byte, of those of the later access, that both touch
   Actor earlier;
   Access earlier_access;
   uint32_t earlier_at;  // what the caller noted with it: the instruction
+  // None of those that the later one races with is a read, an atomic or of a copy.
+  bool is_with_writes_only;
 };
 
 // The accesses to one memory (a buffer of global memory, or the shared memory of one block).

@@ -47,3 +47,27 @@ def test_a_write_over_a_copy_on_its_way_is_a_race(copies_late: bool) -> None:
     """
     options = Options(copies_late=copies_late, reports_equal_writes=False)
     assert kinds(body, options) == {"race"}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "@%p2 ld.shared.u32 %r2, [smem+8];",
+        "@%p2 atom.shared.add.u32 %r2, [smem+8], 0;",
+        "@%p2 cp.async.ca.shared.global [smem+8], [%source], 4;",
+    ],
+)
+def test_an_equal_write_does_not_hide_another_race(other: str) -> None:
+    equal = "@%p1 st.shared.u32 [smem], %r1;"
+    row = "st.shared.v4.u32 [smem], {%r1, %r1, %r1, %r1};"
+    body = f"""
+      mov.u32 %r1, 7;
+      setp.eq.u32 %p1, %t, 0;
+      setp.eq.u32 %p2, %t, 1;
+      setp.eq.u32 %p3, %t, 2;
+      @%p1 {row}
+      bar.sync 0;
+    """
+    assert kinds(f"{body}{equal}\n@%p3 {row}", SILENT) == set()
+    assert kinds(f"{body}{equal}\n{other}\n@%p3 {row}", SILENT) == {"race"}
+    assert kinds(f"{body}{other}\n{equal}\n@%p3 {row}", SILENT) == {"race"}
