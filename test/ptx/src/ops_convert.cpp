@@ -5,6 +5,7 @@
 
 #include "build.h"
 #include "lanes.h"
+#include "rounding.h"
 
 namespace ptx {
 namespace {
@@ -198,7 +199,8 @@ uint64_t write_number(const Number& from, Type type, const Instruction& i) {
         return half_from_integer(format, from.integer, from.is_signed, how.round);
       }
       const double value = i.flag ? to_integral(from.real, how.round) : from.real;
-      // Only values of 16 and 32 bits come here: a double is refused when it is compiled.
+      // Of a double in one step: by way of a float it would be rounded twice.
+      if (static_cast<Type>(i.choice2) == Type::kF64) return encode(format_of(format), value, how);
       return narrow(format, static_cast<float>(value), how);
     }
     default:
@@ -370,9 +372,6 @@ bool select_cvt(Builder& b) {
     if (i.sources != 2 || from != Type::kF32) b.refuse("expected two numbers of 32 bits");
     i.run = convert_pair;
     return true;
-  }
-  if (from == Type::kF64 && (to == Type::kF16 || to == Type::kBf16)) {
-    b.refuse("rounding a double to 16 bits is not known");
   }
   i.run = convert;
   return true;

@@ -170,6 +170,8 @@ def ties(source: str, to: Format) -> np.ndarray:
     [
         *product(["cvt"], ROUNDINGS, ["", "ftz"], ["", "sat"], ["f32"], ["f64"]),
         *product(["cvt"], ROUNDINGS, ["", "ftz"], ["", "sat"], ["f16"], ["f32"]),
+        *product(["cvt"], ROUNDINGS, ["", "sat"], ["f16"], ["f64"]),
+        "cvt.rn.bf16.f64",
         *product(["cvt.rn"], ["", "relu"], ["f16", "bf16"], ["f32"]),
         *product(["cvt.rz"], ["", "relu"], ["f16", "bf16"], ["f32"]),
     ],

@@ -249,7 +249,6 @@ def test_launches_of_a_required_size() -> None:
         ("cp.async.ca.shared.global [%r1], [%rd1], 12;", "4, 8 or 16 bytes"),
         ("cp.async.ca.shared.global [%r1], [%rd1], 16, %p1;", "predicate"),
         ("div.rz.f64 %fd1, %fd2, %fd3;", "only rounding to nearest"),
-        ("cvt.rn.f16.f64 %h1, %fd1;", "rounding a double"),
         ("min.xorsign.abs.f32 %f1, %f2, %f3;", "xorsign"),
         ("atom.global.max.f32 %f1, [%rd1], %f2;", "not known"),
         ("mma.sync.aligned.m8n8k4.row.col.f32.f16.f16.f32 {%f1}, {%r1}, {%r2}, {%f1};", "shape"),
