@@ -257,7 +257,8 @@ class Multiplier {
  public:
   static constexpr int kFragments = S::kRowTiles * kNibbles * S::kHalves;
 
-  __device__ Multiplier(const GemmArguments& g, uint32_t shared) : g_(g), shared_(shared) {
+  __device__ Multiplier(const GemmArguments& g, uint32_t shared)
+      : g_(g), shared_(shared), first_chunk_(first_chunk()) {
     clear();
   }
 
@@ -402,18 +403,25 @@ class Multiplier {
     if constexpr (S::kScalesTiles) scale_sums(at, first / S::kHeldSteps);
   }
 
-  // Of 8 rows ldmatrix reads two steps at a time.
-  __device__ void load_activations(uint32_t from, int first, Activations& a) {
+  // Where ldmatrix finds the chunk of this lane in the first step, in the activations of a stage.
+  // Of 8 rows it reads two steps at a time. A later step's chunk differs by bits that no other part
+  // of the address has: an exclusive-or leads there.
+  static __device__ uint32_t first_chunk() {
     const int lane = threadIdx.x % 32;
+    const int row = S::kRows == 8 ? lane % 8 : lane % 16;
+    const int chunk = S::kRows == 8 ? lane / 8 : lane / 16;
+    return static_cast<uint32_t>((row * kRowChunks + (chunk ^ (row % 8))) * kChunkBytes);
+  }
+
+  __device__ void load_activations(uint32_t from, int first, Activations& a) {
     constexpr bool kIsSmall = S::kRows == 8;
 #pragma unroll
     for (int s = 0; s < S::kHeldSteps; s += kIsSmall ? 2 : 1) {
-      const int chunk = 2 * (first + s) + (kIsSmall ? lane / 8 : lane / 16);
+      const uint32_t at = first_chunk_ ^ static_cast<uint32_t>(2 * (first + s) * kChunkBytes);
 #pragma unroll
       for (int t = 0; t < S::kRowTiles; ++t) {
-        const int row = kIsSmall ? lane % 8 : 16 * t + lane % 16;
         uint32_t words[4];
-        ldmatrix_x4(words, from + (row * kRowChunks + (chunk ^ (row % 8))) * kChunkBytes);
+        ldmatrix_x4(words, from + at + t * 16 * kRowChunks * kChunkBytes);
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
           const uint32_t word = F::enter(words[i]);
@@ -522,6 +530,7 @@ class Multiplier {
 
   const GemmArguments& g_;
   uint32_t shared_;
+  uint32_t first_chunk_;
   Sums<S> result_;
   Sums<S> sums_;
   float offset_[S::kRowTiles][4];  // sums of a * o, and of a, times 2^-24
