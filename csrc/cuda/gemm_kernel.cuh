@@ -575,7 +575,7 @@ __device__ void reduce(const GemmArguments& g, Multiplier<S>& multiplier, int co
     __syncthreads();  // what all have written, thread 0 releases
     if (threadIdx.x == 0) st_release(lock, turn + 1);
   } else if (threadIdx.x == 0) {
-    st_release(lock, 0);
+    *lock = 0;  // for the next launch, which begins when this one has ended
   }
 }
 

@@ -41,6 +41,7 @@ class Simulated:
         architecture: Of the PTX, and of its tensor cores: 80, 86, 89 or 90.
         poisons: Result and partial sums begin as NaN that count as written; else as bytes that
             nobody has written, so that reading them is a finding.
+        text: In the place of the module with the kernel: one that was changed.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Simulated:
         multiprocessors: int = 3,
         architecture: int = 80,
         poisons: bool = False,
+        text: str | None = None,
     ) -> None:
         m, n, k = product.shape
         self.product = product
@@ -61,12 +63,12 @@ class Simulated:
             architecture=architecture,
             multiprocessors=multiprocessors,
         )
-        self.entry, text = _module(
+        self.entry, self.text = _module(
             f"sm_{architecture}",
             f"{_TYPES[product.scalar]}Li{self.plan.rows}ELi{self.plan.group_rows}"
             f"ELb{int(product.zeros is not None)}E",
         )
-        self.simulator = Simulator(text)
+        self.simulator = Simulator(text or self.text)
         self._make_buffers(poisons)
 
     def _make_buffers(self, poisons: bool) -> None:
