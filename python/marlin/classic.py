@@ -278,7 +278,7 @@ def _packed(B: Tensor, s: Tensor, size_n: int, size_k: int) -> _Converted:
             return known
     plain_scales = marlin_scales_to_plain(s)
     check_scales(plain_scales)
-    scales = ops.pack_groups(plain_scales, size_n)
+    scales = ops.groups_of_device(plain_scales, size_n)
     qweight = ops.repack(marlin_to_plain(B), size_n, size_k)
     if not keep:
         return _Converted((), qweight, scales)

@@ -28,6 +28,7 @@ __all__ = [
     "KernelInfo",
     "dequantize",
     "gemm",
+    "groups_of_device",
     "join",
     "kernel_info",
     "pack_groups",
@@ -153,6 +154,14 @@ def pack_groups(plain: Tensor, size_n: int) -> Tensor:
     columns = _BLOCK_COLUMNS * width // size_n
     padded = functional.pad(plain, (0, blocks * columns - width))
     return padded.reshape(groups, blocks, columns).transpose(0, 1).contiguous()
+
+
+def groups_of_device(plain: Tensor, size_n: int) -> Tensor:
+    """Plain scales or zero points as the kernels of their device like them.
+
+    Packed (see `pack_groups`) on the CPU, plain elsewhere.
+    """
+    return pack_groups(plain, size_n) if plain.device.type == "cpu" else plain
 
 
 def unpack_groups(packed: Tensor, size_n: int) -> Tensor:

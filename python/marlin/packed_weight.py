@@ -153,7 +153,7 @@ class PackedWeight(nn.Module):
         """A tensor of `plain_shapes` as its device holds it; `qweight` sets `perm`, too."""
         if name == "qweight":
             return self._pack_qweight(plain)
-        return ops.pack_groups(plain, self.size_n) if plain.device.type == "cpu" else plain
+        return ops.groups_of_device(plain, self.size_n)
 
     def _pack_qweight(self, qweight: Tensor) -> Tensor:
         self.perm = None
