@@ -8,6 +8,7 @@ from dataclasses import dataclass
 __all__ = ["STEP_WORDS", "Variant"]
 
 TILE_DEPTH = 128  # kTileDepth of gemm_plan.h
+WARPS = 4  # kWarps of gemm_plan.h
 WARP_COLUMNS = 64  # kWarpColumns of layout.h
 CHUNK_BYTES = 16  # of one asynchronous copy of a lane; zero points are copied in words
 WORD_BYTES = 4
@@ -17,7 +18,7 @@ STEP_WORDS = TILE_DEPTH * WARP_COLUMNS // 8 // 32
 
 _NAME = re.compile(
     r"gemmI\w*?ShapeI(?P<scalar>6__half|13__nv_bfloat16)"
-    r"Li(?P<rows>\d+)ELi(?P<group>\d+)ELb(?P<zeros>[01])ELi(?P<warps>\d+)ELi(?P<stages>\d+)E"
+    r"Li(?P<rows>\d+)ELi(?P<group>\d+)ELb(?P<zeros>[01])E"
 )
 
 
@@ -29,8 +30,6 @@ class Variant:
     rows: int
     group_rows: int
     has_zeros: bool
-    warps: int
-    stages: int
 
     @classmethod
     def of_name(cls, name: str) -> Variant | None:
@@ -39,19 +38,21 @@ class Variant:
         if match is None:
             return None
         scalar = "half" if match["scalar"] == "6__half" else "bfloat16"
-        rows, group, zeros, warps, stages = (
-            int(match[part]) for part in ("rows", "group", "zeros", "warps", "stages")
-        )
-        return cls(scalar, rows, group, zeros == 1, warps, stages)
+        return cls(scalar, int(match["rows"]), int(match["group"]), match["zeros"] == "1")
+
+    @property
+    def stages(self) -> int:
+        """stages_of of gemm_plan.h."""
+        return 3 if self.rows == 32 and self.group_rows in (32, 64) else 4
 
     @property
     def threads(self) -> int:
-        return self.warps * 32
+        return WARPS * 32
 
     @property
     def weight_bytes(self) -> int:
         """Of a stage, as all below."""
-        return TILE_DEPTH * self.warps * WARP_COLUMNS // 2
+        return TILE_DEPTH * WARPS * WARP_COLUMNS // 2
 
     @property
     def activation_bytes(self) -> int:
@@ -59,11 +60,11 @@ class Variant:
 
     @property
     def scale_bytes(self) -> int:
-        return self._groups * self.warps * WARP_COLUMNS * 2
+        return self._groups * WARPS * WARP_COLUMNS * 2
 
     @property
     def zero_bytes(self) -> int:
-        return self._groups * self.warps * WARP_COLUMNS // 2 if self.has_zeros else 0
+        return self._groups * WARPS * WARP_COLUMNS // 2 if self.has_zeros else 0
 
     @property
     def streamed_bytes(self) -> int:
