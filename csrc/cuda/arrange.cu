@@ -1,3 +1,5 @@
+// Activations gathered or copied: one thread per column, row after row.
+
 #include "arrange.h"
 
 namespace marlin::cuda {
