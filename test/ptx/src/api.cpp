@@ -238,6 +238,9 @@ const char* ptxsim_launch(ptxsim* simulator, const ptxsim_launch_plan* plan,
     how.copies_late = options->copies_late != 0;
     how.checks_races = options->checks_races != 0;
     how.reports_equal_writes = options->reports_equal_writes != 0;
+    if (options->max_quantum == 0) {
+      throw std::invalid_argument("`max_quantum`: expected at least 1, got 0.");
+    }
     how.max_quantum = options->max_quantum;
     how.max_steps = options->max_steps;
     how.patience = options->patience;

@@ -236,6 +236,11 @@ def test_launches_of_a_required_size() -> None:
         simulator.launch("snippet", 1, 32, [])
 
 
+def test_a_turn_has_an_instruction() -> None:
+    with pytest.raises(SimulatorError, match="`max_quantum`: expected at least 1, got 0"):
+        run("", options=Options(max_quantum=0))
+
+
 @pytest.mark.parametrize(
     ("instruction", "message"),
     [
