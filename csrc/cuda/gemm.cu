@@ -59,7 +59,7 @@ GemmArguments arguments_of(const Launch& launch, int64_t m, const Weights& weigh
   arguments.n = static_cast<int32_t>(weights.n);
   arguments.k = static_cast<int32_t>(weights.k);
   arguments.group_size = static_cast<int32_t>(weights.group_size);
-  const uint64_t parts = static_cast<uint64_t>(weights.group_size / kGroupMultiple);
+  const uint64_t parts = static_cast<uint64_t>(weights.group_size / kGroupUnit);
   arguments.group_magic = static_cast<uint32_t>(((uint64_t{1} << 32) + parts - 1) / parts);
   arguments.tiles_k = launch.tiles_k;
   arguments.tiles_n = launch.tiles_n;

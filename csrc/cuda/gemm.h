@@ -10,6 +10,8 @@
 
 namespace marlin::cuda {
 
+inline constexpr int kGroupUnit = 16;  // rows of K, see group_magic
+
 // The argument of every kernel, passed by value.
 struct GemmArguments {
   const void* a;            // [m][k] of 16 bits, rows a_stride elements apart; both multiples of 8
@@ -23,8 +25,8 @@ struct GemmArguments {
   int64_t a_stride;
   int32_t m, n, k;
   int32_t group_size;
-  // ceil(2^32 / (group_size / 32)), 0 for 2^32: row / group_size is the upper half of its product
-  // with row / 32, while k < 2^21.
+  // ceil(2^32 / (group_size / 16)): row / group_size is the upper half of its product with row /
+  // 16, while k < 2^20.
   uint32_t group_magic;
   int32_t tiles_k, tiles_n;
   int32_t tiles;  // in all

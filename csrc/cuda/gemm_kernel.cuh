@@ -84,103 +84,128 @@ struct Place {
   }
 };
 
-// Starts the copies of one tile after the other. Only activations beyond the last row or column are
-// replaced by zeros: whatever meets them adds nothing. Weights and scales beyond the last column
-// belong to results that nobody writes, and are read from where there are some.
+// The value in a way that the compiler can't compute it again: what the main loop needs of a lane
+// stays in a register. Every lane must come here.
+__device__ inline uint32_t keep(uint32_t value) {
+  return __shfl_sync(0xFFFFFFFFu, value, threadIdx.x % 32);
+}
+
+// Starts the copies of one tile after the other. What lies beyond the last row or column becomes
+// zero, and of a copy of no bytes the address is not read; only weights beyond the last column,
+// whose results nobody writes, are read from where there are some.
 template <class S>
 class Loader {
   using Scalar = typename S::Scalar;
 
  public:
   __device__ Loader(const GemmArguments& g, int tile, uint32_t shared)
-      : g_(g), at_(Place::of(g, tile)), shared_(shared), policy_(createpolicy_evict_first()) {
+      : g_(g), at_(Place::of(g, tile)), policy_(createpolicy_evict_first()) {
+    const int r = threadIdx.x / kRowChunks;
+    const int chunk = threadIdx.x % kRowChunks;
+    const int slot = threadIdx.x / 32 * kSteps * 32 + threadIdx.x % 32;
+    weights_to_ = keep(shared + slot * kChunkBytes);
+    // Chunks of a row change places by the row's number, so that the eight rows that ldmatrix reads
+    // at a time lie in different banks.
+    activations_to_ =
+        keep(shared + S::kActivationsAt + (r * kRowChunks + (chunk ^ (r % 8))) * kChunkBytes);
+    scales_to_ = keep(shared + S::kScalesAt + threadIdx.x * kChunkBytes);
+    zeros_to_ = keep(shared + S::kZerosAt + threadIdx.x * 4);
+    magic_ = keep(g.group_magic);
     enter_column();
   }
 
-  // Starts the copies of the next tile into a stage.
-  __device__ void start(int stage) {
-    const uint32_t to = shared_ + stage * S::kStageBytes;
-    start_weights(to);
-    start_activations(to + S::kActivationsAt);
-    if constexpr (S::kScalesTiles) start_scales(to);
-    weights_ += kSteps * kStepWords;
-    a_ += kTileDepth;
-    if (at_.advance(g_)) enter_column();
+  // Starts the copies of the next tile into the stage at byte `stage`.
+  __device__ void start(uint32_t stage) {
+    start_weights(stage);
+    start_activations(stage);
+    if constexpr (S::kScalesTiles) start_scales(stage);
+    left_ -= kTileDepth;
+    if (left_ > 0) {
+      ++at_.k;
+      weights_ += kSteps * kStepWords;
+#pragma unroll
+      for (int i = 0; i < kCopies; ++i) a_[i] += kTileDepth;
+      scale_row_ += kTileDepth / kGroupUnit;
+    } else {
+      at_.k = g_.tiles_k - 1;
+      at_.advance(g_);
+      enter_column();
+    }
   }
 
  private:
   static constexpr int kRowsAtATime = S::kThreads / kRowChunks;
   static constexpr int kCopies = S::kRows / kRowsAtATime;
   static constexpr int kScaleChunks = S::kColumns / 8;
+  static constexpr int kNever = 0x7FFFFFFF;  // more rows of K than there are
 
   __device__ void enter_column() {
     const int warp = threadIdx.x / 32;
     const int lane = threadIdx.x % 32;
+    left_ = g_.k - at_.k * kTileDepth;
+    // The middle of the tile: immediate offsets of copies reach 2 KiB to both sides.
     const int block = min(at_.n * kWarps + warp, (g_.n - 1) / kWarpColumns);
-    const int step = block * (g_.k / kStepRows) + at_.k * kSteps;
-    weights_ = g_.weights + static_cast<int64_t>(step) * kStepWords + lane * kLaneWords;
-    row_ = at_.m * S::kRows + threadIdx.x / kRowChunks;
-    a_ = static_cast<const Scalar*>(g_.a) + row_ * g_.a_stride + at_.k * kTileDepth +
-         threadIdx.x % kRowChunks * 8;
-    scale_column_ = min(at_.n * S::kColumns + threadIdx.x % kScaleChunks * 8, g_.n - 8);
-  }
+    const int64_t step = static_cast<int64_t>(block) * (g_.k / kStepRows) + at_.k * kSteps;
+    weights_ = g_.weights + (step + kSteps / 2) * kStepWords + lane * kLaneWords;
 
-  __device__ void start_weights(uint32_t to) {
-    to += (threadIdx.x / 32 * kSteps * 32 + threadIdx.x % 32) * kChunkBytes;
-    const int left = g_.k / kStepRows - at_.k * kSteps;
-    if (left >= kSteps) {
-#pragma unroll
-      for (int s = 0; s < kSteps; ++s) {
-        cp_async_with_policy(to + s * 32 * kChunkBytes, weights_ + s * kStepWords, policy_);
-      }
-    } else {  // the last step again and again: activations are zero there
-      for (int s = 0; s < kSteps; ++s) {
-        cp_async_with_policy(to + s * 32 * kChunkBytes, weights_ + min(s, left - 1) * kStepWords,
-                             policy_);
-      }
-    }
-  }
-
-  // Chunks of a row change places by the row's number, so that the eight rows that ldmatrix reads
-  // at a time lie in different banks.
-  __device__ void start_activations(uint32_t to) {
-    const int r = threadIdx.x / kRowChunks;
     const int chunk = threadIdx.x % kRowChunks;
-    to += (r * kRowChunks + (chunk ^ (r % 8))) * kChunkBytes;
-    const bool has_column = at_.k * kTileDepth + chunk * 8 < g_.k;
 #pragma unroll
     for (int i = 0; i < kCopies; ++i) {
-      const bool is_inside = has_column && row_ + i * kRowsAtATime < g_.m;
-      const Scalar* from = a_ + i * kRowsAtATime * g_.a_stride;
-      cp_async(to + i * kRowsAtATime * kRowChunks * kChunkBytes, is_inside ? from : g_.a,
-               is_inside ? kChunkBytes : 0);
+      const int row = at_.m * S::kRows + threadIdx.x / kRowChunks + i * kRowsAtATime;
+      a_least_[i] = row < g_.m ? chunk * 8 : kNever;
+      a_[i] = static_cast<const Scalar*>(g_.a) + row * g_.a_stride + at_.k * kTileDepth + chunk * 8;
+    }
+
+    const int part = threadIdx.x / kScaleChunks * S::kGroupRows;
+    const int column = at_.n * S::kColumns + threadIdx.x % kScaleChunks * 8;
+    scale_least_ = column < g_.n ? part : kNever;
+    scale_column_ = column;
+    scale_row_ = (at_.k * kTileDepth + part) / kGroupUnit;
+  }
+
+  __device__ void start_weights(uint32_t stage) {
+#pragma unroll
+    for (int s = 0; s < kSteps; ++s) {
+      // K is a multiple of two steps.
+      const int bytes = left_ > s / 2 * 2 * kStepRows ? kChunkBytes : 0;
+      cp_async_with_policy(weights_to_ + stage + s * 32 * kChunkBytes,
+                           weights_ + (s - kSteps / 2) * kStepWords, bytes, policy_);
     }
   }
 
-  __device__ void start_scales(uint32_t to) {
+  __device__ void start_activations(uint32_t stage) {
+#pragma unroll
+    for (int i = 0; i < kCopies; ++i) {
+      cp_async(activations_to_ + stage + i * kRowsAtATime * kRowChunks * kChunkBytes, a_[i],
+               left_ > a_least_[i] ? kChunkBytes : 0);
+    }
+  }
+
+  __device__ void start_scales(uint32_t stage) {
     constexpr int kChunks = S::kGroups * kScaleChunks;
     static_assert(kChunks <= S::kThreads, "one chunk of scales per thread");
     if (kChunks < S::kThreads && threadIdx.x >= kChunks) return;
-    const int part = at_.k * S::kGroups + threadIdx.x / kScaleChunks;
-    const int row = min(part * S::kGroupRows, g_.k - S::kGroupRows);
-    const uint32_t parts = static_cast<uint32_t>(row) / kGroupMultiple;
-    const uint32_t group = g_.group_magic == 0 ? parts : __umulhi(parts, g_.group_magic);
+    const bool is_inside = left_ > scale_least_;
+    const uint32_t group = __umulhi(scale_row_, magic_);
     const int64_t at = static_cast<int64_t>(group) * g_.n + scale_column_;
-    cp_async(to + S::kScalesAt + threadIdx.x * kChunkBytes,
-             static_cast<const Scalar*>(g_.scales) + at, kChunkBytes);
-    if constexpr (S::kHasZeros) {
-      cp_async_word(to + S::kZerosAt + threadIdx.x * 4, g_.zeros + at / 8);
-    }
+    cp_async(scales_to_ + stage, static_cast<const Scalar*>(g_.scales) + at,
+             is_inside ? kChunkBytes : 0);
+    if constexpr (S::kHasZeros)
+      cp_async_word(zeros_to_ + stage, g_.zeros + at / 8, is_inside ? 4 : 0);
   }
 
   const GemmArguments& g_;
   Place at_;
-  uint32_t shared_;
   uint64_t policy_;
-  const uint32_t* weights_;  // of this lane, in the tile
-  const Scalar* a_;          // the first chunk of this thread
-  int row_;                  // of that chunk
+  int left_;  // rows of K from the tile on
+  const uint32_t* weights_;
+  const Scalar* a_[kCopies];
+  int a_least_[kCopies];  // copied if more rows of K than these are left
+  int scale_least_;
   int scale_column_;
+  uint32_t scale_row_;  // in units of kGroupUnit
+  uint32_t magic_;
+  uint32_t weights_to_, activations_to_, scales_to_, zeros_to_;
 };
 
 template <typename Scalar>
@@ -190,6 +215,12 @@ struct Format<__half> {
   static constexpr float kUnit = 0x1p24f;
   static __device__ uint32_t enter(uint32_t a) { return a; }
   static __device__ float widen(__half value) { return __half2float(value); }
+  static __device__ float widen(uint16_t bits) { return __half2float(__ushort_as_half(bits)); }
+  static __device__ void widen(uint32_t pair, float (&to)[2]) {
+    const float2 both = __half22float2(reinterpret_cast<const __half2&>(pair));
+    to[0] = both.x;
+    to[1] = both.y;
+  }
   static __device__ uint32_t pair(float low, float high) {
     const __half2 both = __floats2half2_rn(low, high);
     return reinterpret_cast<const uint32_t&>(both);
@@ -208,6 +239,11 @@ struct Format<__nv_bfloat16> {
     return reinterpret_cast<const uint32_t&>(product);
   }
   static __device__ float widen(__nv_bfloat16 value) { return __bfloat162float(value); }
+  static __device__ float widen(uint16_t bits) { return __uint_as_float(uint32_t{bits} << 16); }
+  static __device__ void widen(uint32_t pair, float (&to)[2]) {
+    to[0] = __uint_as_float(pair << 16);
+    to[1] = __uint_as_float(pair & 0xFFFF0000u);
+  }
   static __device__ uint32_t pair(float low, float high) {
     const __nv_bfloat162 both = __floats2bfloat162_rn(low, high);
     return reinterpret_cast<const uint32_t&>(both);
@@ -256,9 +292,25 @@ class Multiplier {
 
  public:
   static constexpr int kFragments = S::kRowTiles * kNibbles * S::kHalves;
+  static constexpr bool kIsSmall = S::kRows == 8;
+  // Of the 16 chunks of a row, in how many places eight of them begin for one lane.
+  static constexpr int kChunkPlaces = kIsSmall ? 2 : 4;
 
-  __device__ Multiplier(const GemmArguments& g, uint32_t shared)
-      : g_(g), shared_(shared), first_chunk_(first_chunk()) {
+  __device__ Multiplier(const GemmArguments& g, uint32_t shared) : g_(g) {
+    const int lane = threadIdx.x % 32;
+    const int row = kIsSmall ? lane % 8 : lane % 16;
+#pragma unroll
+    for (int i = 0; i < kChunkPlaces; ++i) {
+      const int chunk = kIsSmall ? 4 * i + lane / 8 : 2 * i + lane / 16;
+      const int at = (row * kRowChunks + (chunk ^ (row % 8))) * kChunkBytes;
+      activations_from_[i] = keep(shared + S::kActivationsAt + at);
+    }
+    const int slot = threadIdx.x / 32 * kSteps * 32 + lane;
+    weights_from_ = keep(shared + slot * kChunkBytes);
+    const int column = column_of(0, 0, 0);
+    scales_from_ = keep(shared + S::kScalesAt + column * 2);
+    zeros_from_ = keep(shared + S::kZerosAt + column / 8 * 4);
+    zero_shift_ = keep(column % 8 * 4);
     clear();
   }
 
@@ -267,17 +319,17 @@ class Multiplier {
     clear_constants();
   }
 
-  __device__ void multiply(int tile_k, int stage) {
-    const uint32_t at = shared_ + stage * S::kStageBytes;
+  // The tile in the stage at byte `stage`.
+  __device__ void multiply(int tile_k, uint32_t stage) {
     // complements_odd_row of a step: the ones in its number are those of the tile's and those of
     // its own in the tile. The sign bit is in the upper half, or in the lower one.
     const uint32_t odd = (__popc(tile_k) & 1) == 0 ? 0x80000000u : 0x00008000u;
     if constexpr (S::kUnrollsGroups) {
 #pragma unroll
-      for (int first = 0; first < kSteps; first += S::kHeldSteps) multiply_held(at, first, odd);
+      for (int first = 0; first < kSteps; first += S::kHeldSteps) multiply_held(stage, first, odd);
     } else {
 #pragma unroll 1
-      for (int first = 0; first < kSteps; first += S::kHeldSteps) multiply_held(at, first, odd);
+      for (int first = 0; first < kSteps; first += S::kHeldSteps) multiply_held(stage, first, odd);
     }
   }
 
@@ -306,10 +358,9 @@ class Multiplier {
     }
   }
 
-  __device__ float4& fragment(int index) {
+  __device__ float (&fragment(int index))[4] {
     constexpr int kOfTile = kNibbles * S::kHalves;
-    return reinterpret_cast<float4&>(
-        scaled()[index / kOfTile][index % kOfTile / S::kHalves][index % S::kHalves]);
+    return scaled()[index / kOfTile][index % kOfTile / S::kHalves][index % S::kHalves];
   }
 
   __device__ void store(const Place& place) {
@@ -381,9 +432,9 @@ class Multiplier {
   }
 
   // The steps whose activations are in registers together, from `first` on.
-  __device__ void multiply_held(uint32_t at, int first, uint32_t odd) {
+  __device__ void multiply_held(uint32_t stage, int first, uint32_t odd) {
     Activations a;
-    load_activations(at + S::kActivationsAt, first, a);
+    load_activations(stage, first, a);
     add_constants(first, a, odd);
     float starts[kNibbles][S::kRowTiles][4];
     if constexpr (S::kScalesTiles) {
@@ -399,29 +450,29 @@ class Multiplier {
       }
     }
 #pragma unroll
-    for (int s = 0; s < S::kHeldSteps; ++s) multiply_step(at, first + s, a[s], odd, s == 0, starts);
-    if constexpr (S::kScalesTiles) scale_sums(at, first / S::kHeldSteps);
+    for (int s = 0; s < S::kHeldSteps; ++s)
+      multiply_step(stage, first + s, a[s], odd, s == 0, starts);
+    if constexpr (S::kScalesTiles) scale_sums(stage, first / S::kHeldSteps);
   }
 
-  // Where ldmatrix finds the chunk of this lane in the first step, in the activations of a stage.
-  // Of 8 rows it reads two steps at a time. A later step's chunk differs by bits that no other part
-  // of the address has: an exclusive-or leads there.
-  static __device__ uint32_t first_chunk() {
-    const int lane = threadIdx.x % 32;
-    const int row = S::kRows == 8 ? lane % 8 : lane % 16;
-    const int chunk = S::kRows == 8 ? lane / 8 : lane / 16;
-    return static_cast<uint32_t>((row * kRowChunks + (chunk ^ (row % 8))) * kChunkBytes);
-  }
-
-  __device__ void load_activations(uint32_t from, int first, Activations& a) {
-    constexpr bool kIsSmall = S::kRows == 8;
+  // Of 8 rows ldmatrix reads two steps at a time. Eight chunks further on, the address is 128 bytes
+  // further on: the swizzle leaves that bit alone.
+  __device__ void load_activations(uint32_t stage, int first, Activations& a) {
+    constexpr int kStepsAtATime = kIsSmall ? 2 : 1;
 #pragma unroll
-    for (int s = 0; s < S::kHeldSteps; s += kIsSmall ? 2 : 1) {
-      const uint32_t at = first_chunk_ ^ static_cast<uint32_t>(2 * (first + s) * kChunkBytes);
+    for (int s = 0; s < S::kHeldSteps; s += kStepsAtATime) {
+      uint32_t from = stage;
+      if constexpr (S::kUnrollsGroups) {
+        const int place = (first + s) / kStepsAtATime;
+        from += activations_from_[place % kChunkPlaces] + place / kChunkPlaces * 8 * kChunkBytes;
+      } else {  // `first` is no constant, and must be no index; the first chunk is a multiple of
+                // 256
+        from += activations_from_[0] ^ static_cast<uint32_t>(2 * (first + s) * kChunkBytes);
+      }
 #pragma unroll
       for (int t = 0; t < S::kRowTiles; ++t) {
         uint32_t words[4];
-        ldmatrix_x4(words, from + at + t * 16 * kRowChunks * kChunkBytes);
+        ldmatrix_x4(words, from + t * 16 * kRowChunks * kChunkBytes);
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
           const uint32_t word = F::enter(words[i]);
@@ -476,11 +527,10 @@ class Multiplier {
     }
   }
 
-  __device__ void multiply_step(uint32_t at, int step, const uint32_t (&a)[S::kRowTiles][4],
+  __device__ void multiply_step(uint32_t stage, int step, const uint32_t (&a)[S::kRowTiles][4],
                                 uint32_t odd, bool is_first,
                                 const float (&starts)[kNibbles][S::kRowTiles][4]) {
-    const int slot = (threadIdx.x / 32 * kSteps + step) * 32 + threadIdx.x % 32;
-    const uint4 words = ld_shared(at + slot * kChunkBytes);
+    const uint4 words = ld_shared(weights_from_ + stage + step * 32 * kChunkBytes);
     const uint32_t sign = sign_of(step, odd);
     const Opened w0 = open(words.x, sign);
     const Opened w1 = open(words.y, sign);
@@ -505,32 +555,45 @@ class Multiplier {
     }
   }
 
-  __device__ void scale_sums(uint32_t at, int group) {
-    // Generic pointers, so that the compiler chooses the loads.
-    const auto* scales = reinterpret_cast<const Scalar*>(
-        __cvta_shared_to_generic(at + S::kScalesAt + group * S::kColumns * 2));
-    const auto* zeros = reinterpret_cast<const uint32_t*>(
-        __cvta_shared_to_generic(at + S::kZerosAt + group * S::kColumns / 2));
-    for_columns([&](int p, int h, int c) {
-      const int column = column_of(p, h, of_column(c, 0));
-      const float scale = F::widen(scales[column]);
-      float zero = 0;
-      if constexpr (S::kHasZeros) {
-        zero =
-            factor(p) * (8.0f - static_cast<float>(zeros[column / 8] >> (4 * (column % 8)) & 15u));
+  // Adds the sums of a group, scaled, to the result. Eight columns after eight: of 8 rows a lane
+  // has one of them, else two neighbours.
+  __device__ void scale_sums(uint32_t stage, int group) {
+    const uint32_t scales = scales_from_ + stage + group * S::kColumns * 2;
+    const uint32_t zeros = zeros_from_ + stage + group * S::kColumns / 2;
+    constexpr int kNeighbours = kIsSmall ? 1 : 2;
+#pragma unroll
+    for (int eight = 0; eight < kWarpColumns / 8; ++eight) {
+      float scale[2];
+      if constexpr (kIsSmall) {
+        scale[0] = F::widen(ld_shared_half(scales + eight * 16));
+      } else {
+        F::widen(ld_shared_word(scales + eight * 16), scale);
       }
-      for_rows([&](int t, int r) {
-        const int i = of_column(c, r);
-        float sum = own_sum(t, p, h, i);
-        if constexpr (S::kHasZeros) sum += zero * total_[t][i];
-        result_[t][p][h][i] += scale * sum;
-      });
-    });
+      [[maybe_unused]] uint32_t zero_word = 0;
+      if constexpr (S::kHasZeros) zero_word = ld_shared_word(zeros + eight * 4) >> zero_shift_;
+#pragma unroll
+      for (int n = 0; n < kNeighbours; ++n) {
+        const int p = eight / 2;
+        const int h = kIsSmall ? 0 : eight % 2;
+        const int c = kIsSmall ? eight % 2 : n;
+        float zero = 0;
+        if constexpr (S::kHasZeros) {
+          zero = factor(p) * (8.0f - static_cast<float>(zero_word >> (4 * n) & 15u));
+        }
+        for_rows([&](int t, int r) {
+          const int i = of_column(c, r);
+          float sum = own_sum(t, p, h, i);
+          if constexpr (S::kHasZeros) sum += zero * total_[t][i];
+          result_[t][p][h][i] += scale[n] * sum;
+        });
+      }
+    }
   }
 
   const GemmArguments& g_;
-  uint32_t shared_;
-  uint32_t first_chunk_;
+  uint32_t activations_from_[kChunkPlaces];  // of this lane, in the first stage
+  uint32_t weights_from_, scales_from_, zeros_from_;
+  uint32_t zero_shift_;  // of this lane's zero points in their words
   Sums<S> result_;
   Sums<S> sums_;
   float offset_[S::kRowTiles][4];  // sums of a * o, and of a, times 2^-24
@@ -563,14 +626,18 @@ __device__ void reduce(const GemmArguments& g, Multiplier<S>& multiplier, int co
 #pragma unroll
     for (int i = 0; i < Multiplier<S>::kFragments; ++i) {
       const float4 before = __ldcg(partial + i * S::kThreads);
-      float4& mine = multiplier.fragment(i);
-      mine = {before.x + mine.x, before.y + mine.y, before.z + mine.z, before.w + mine.w};
+      float (&mine)[4] = multiplier.fragment(i);
+      mine[0] += before.x;
+      mine[1] += before.y;
+      mine[2] += before.z;
+      mine[3] += before.w;
     }
   }
   if (!is_last) {
 #pragma unroll
     for (int i = 0; i < Multiplier<S>::kFragments; ++i) {
-      __stcg(partial + i * S::kThreads, multiplier.fragment(i));
+      const float (&mine)[4] = multiplier.fragment(i);
+      __stcg(partial + i * S::kThreads, make_float4(mine[0], mine[1], mine[2], mine[3]));
     }
     __syncthreads();  // what all have written, thread 0 releases
     if (threadIdx.x == 0) st_release(lock, turn + 1);
@@ -581,7 +648,7 @@ __device__ void reduce(const GemmArguments& g, Multiplier<S>& multiplier, int co
 
 template <class S>
 __global__ void __launch_bounds__(S::kThreads, 1) gemm(const __grid_constant__ GemmArguments g) {
-  extern __shared__ __align__(128) unsigned char memory[];
+  extern __shared__ __align__(256) unsigned char memory[];
   const uint32_t shared = shared_address(memory);
   const int first = blockIdx.x * g.tiles_of_block;
   const int end = min(first + g.tiles_of_block, g.tiles);
@@ -590,23 +657,25 @@ __global__ void __launch_bounds__(S::kThreads, 1) gemm(const __grid_constant__ G
 
 #pragma unroll
   for (int s = 0; s < S::kStages - 1; ++s) {
-    if (first + s < end) loader.start(s);
+    if (first + s < end) loader.start(s * S::kStageBytes);
     cp_async_commit();
   }
   Place place = Place::of(g, first);
-  int stage = 0;
-  for (int tile = first; tile < end; ++tile) {
+  uint32_t stage = 0;                                 // the one in work, in bytes,
+  uint32_t free = (S::kStages - 1) * S::kStageBytes;  // and the one that was before it
+  for (int left = end - first; left > 0; --left) {
     cp_async_wait<S::kStages - 2>();
     // Activations and scales were copied by other threads; and the stage that is filled next is the
     // one that all have read before they came here.
     __syncthreads();
-    if (tile + S::kStages - 1 < end) loader.start(stage == 0 ? S::kStages - 1 : stage - 1);
+    if (left >= S::kStages) loader.start(free);
     cp_async_commit();
 
     multiplier.multiply(place.k, stage);
-    stage = stage + 1 == S::kStages ? 0 : stage + 1;
+    free = stage;
+    stage = stage == (S::kStages - 1) * S::kStageBytes ? 0 : stage + S::kStageBytes;
     const Place done = place;
-    if (place.advance(g) || tile + 1 == end) {
+    if (place.advance(g) || left == 1) {
       multiplier.finish(done);
       bool is_last;
       reduce<S>(g, multiplier, done.m * g.tiles_n + done.n, is_last);

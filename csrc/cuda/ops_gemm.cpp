@@ -18,7 +18,7 @@ namespace {
 constexpr int64_t kAlignment = 16;  // bytes that one copy of a kernel moves
 constexpr int64_t kElementBytes = 2;
 constexpr int64_t kMaxSize = int64_t{1} << 31;  // sizes are 32 bits in the kernel
-constexpr int64_t kMaxK = int64_t{1} << 21;     // see GemmArguments::group_magic
+constexpr int64_t kMaxK = int64_t{1} << 20;     // see GemmArguments::group_magic
 
 void check_status(cudaError_t status, const char* what) {
   if (status == cudaSuccess) return;
@@ -151,7 +151,7 @@ Tensor gemm(const Tensor& a, const Tensor& qweight, const Tensor& scales,
   if (m == 0) return out;
   if (m >= kMaxSize || size_n >= kMaxSize || size_k >= kMaxK) {
     invalid_argument("a",
-                     "expected less than 2^31 rows and columns, and a `size_k` below 2^21, got ", m,
+                     "expected less than 2^31 rows and columns, and a `size_k` below 2^20, got ", m,
                      " rows, ", size_n, " x ", size_k);
   }
 

@@ -19,7 +19,6 @@ __all__ = ["Run", "Simulated"]
 # GemmArguments in csrc/cuda/gemm.h.
 _ARGUMENTS = struct.Struct("<8Qq4iI4i4x")
 _TYPES = {"float16": "6__half", "bfloat16": "13__nv_bfloat16"}
-_WORD = 0xFFFFFFFF
 _POISON = 0xFF  # makes NaN of every format
 
 
@@ -97,7 +96,7 @@ class Simulated:
         tiles = plan.tiles_k * plan.tiles_n * plan.tiles_m
         self._arguments = _ARGUMENTS.pack(
             *pointers,
-            *(k, m, n, k, product.group_size, -(-(1 << 32) // (product.group_size // 32)) & _WORD),
+            *(k, m, n, k, product.group_size, -(-(1 << 32) // (product.group_size // 16))),
             *(plan.tiles_k, plan.tiles_n, tiles, plan.tiles_of_block),
         )
 
