@@ -86,7 +86,7 @@ def _usage(report: str) -> Iterator[tuple[str, Usage]]:
 
 
 def _nvcc() -> Path:
-    return _find("nvcc", "install CUDA, or set CUDA_HOME")
+    return _find("nvcc", "`pip install 'marlin-torch[cuda13]'`, or set CUDA_HOME")
 
 
 def _cuobjdump() -> Path:
@@ -94,18 +94,17 @@ def _cuobjdump() -> Path:
 
 
 def _find(name: str, advice: str) -> Path:
-    """From CUDA_HOME, PATH, or what the triton package brings."""
-    places = [Path(os.environ["CUDA_HOME"], "bin")] if os.environ.get("CUDA_HOME") else []
-    triton = importlib.util.find_spec("triton")
-    brought = triton.submodule_search_locations if triton is not None else None
-    for place in places:
-        if (place / name).is_file():
-            return place / name
+    """From CUDA_HOME, PATH, or what the packages of NVIDIA and of triton bring."""
+    home = os.environ.get("CUDA_HOME")
+    if home and (tool := Path(home, "bin", name)).is_file():
+        return tool
     if found := shutil.which(name):
         return Path(found)
-    for folder in brought or []:
-        if (tool := Path(folder, "backends/nvidia/bin", name)).is_file():
-            return tool
+    for package, folder in (("nvidia", "cu13/bin"), ("triton", "backends/nvidia/bin")):
+        spec = importlib.util.find_spec(package)
+        for place in (spec.submodule_search_locations or []) if spec is not None else []:
+            if (tool := Path(place, folder, name)).is_file():
+                return tool
     raise ToolError(f"no {name}: {advice}")
 
 

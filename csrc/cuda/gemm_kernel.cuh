@@ -510,8 +510,12 @@ class Multiplier {
   }
 
   // The sums of a * o, and of a where there are zero points: of a group, or of everything so far.
+  // NOTE: products that wait for each other are padded by ptxas. Where that pays, in long groups,
+  // every other step of a group adds to a sum of its own.
   __device__ void add_constants(int first, const Activations& a, uint32_t odd) {
     constexpr uint32_t kOnes = 0x00010001;
+    constexpr bool kHasTwoSums = S::kGroupRows == kTileDepth && S::kRowTiles == 1;
+    float other[4] = {};
     if constexpr (S::kScalesTiles) clear_constants();
 #pragma unroll
     for (int s = 0; s < S::kHeldSteps; ++s) {
@@ -519,11 +523,16 @@ class Multiplier {
       const uint32_t o = sign_of(first + s, odd) == 0x80000000u ? 0x00078008u : 0x80080007u;
 #pragma unroll
       for (int t = 0; t < S::kRowTiles; ++t) {
-        product(offset_[t], a[s][t], o, o, o, o, offset_[t]);
+        float (&offset)[4] = kHasTwoSums && s % 2 == 1 ? other : offset_[t];
+        product(offset, a[s][t], o, o, o, o, offset);
         if constexpr (S::kHasZeros) {
           product(total_[t], a[s][t], kOnes, kOnes, kOnes, kOnes, total_[t]);
         }
       }
+    }
+    if constexpr (kHasTwoSums) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) offset_[0][i] += other[i];
     }
   }
 
