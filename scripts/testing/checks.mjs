@@ -24,7 +24,7 @@ const CPP = /\.(?:cpp|cc|h|hpp|cu|cuh)$/;
  */
 
 /**
- * Every check, in order: the fast ones first. The last three run only when asked for by name.
+ * Every check, in order: the fast ones first. The last four run only when asked for by name.
  * @param {{ python: string }} tools the Python that has the test tools
  * @returns {Check[]}
  */
@@ -86,6 +86,13 @@ export function checks({ python }) {
       kind: "test",
       onRequest: true,
       commands: [[python, "csrc/tests/run.py", "--target", "arm64"]],
+    },
+    {
+      name: "sass",
+      title: "Issue slots of the GPU kernels, as bench/results/sass.md has them",
+      kind: "test",
+      onRequest: true,
+      commands: [[python, "bench/sass/table.py", "--check"]],
     },
     { ...pytest({ name: "stress", title: "Slow tests: pytest", markers: "slow and not cuda" }), onRequest: true },
     { ...pytest({ name: "gpu", title: "GPU tests: pytest", markers: "cuda" }), onRequest: true },
