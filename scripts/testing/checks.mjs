@@ -95,7 +95,10 @@ export function checks({ python }) {
       commands: [[python, "bench/sass/table.py", "--check"]],
     },
     { ...pytest({ name: "stress", title: "Slow tests: pytest", markers: "slow and not cuda" }), onRequest: true },
-    { ...pytest({ name: "gpu", title: "GPU tests: pytest", markers: "cuda" }), onRequest: true },
+    {
+      ...pytest({ name: "gpu", title: "GPU tests: pytest", markers: "cuda", folders: ["python/tests", "test/gpu"] }),
+      onRequest: true,
+    },
   ];
 
   /** @param {{ name: string, title: string, markers: string, folders?: string[] }} options */
