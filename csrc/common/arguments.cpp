@@ -36,6 +36,16 @@ int64_t resolve_group_size(int64_t group_size, int64_t size_k) {
   return group_size;
 }
 
+// True when all leading dimensions are one dimension with a single stride.
+bool has_single_row_stride(const Tensor& a) {
+  const int64_t dims = a.dim();
+  if (a.size(dims - 1) > 1 && a.stride(dims - 1) != 1) return false;
+  for (int64_t d = 0; d + 2 < dims; ++d) {
+    if (a.stride(d) != a.stride(d + 1) * a.size(d + 1)) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 std::string describe_shape(const Tensor& tensor) {
@@ -137,6 +147,13 @@ Tensor as_readable(const Tensor& tensor, Place place) {
   const auto address = reinterpret_cast<uintptr_t>(whole.const_data_ptr());
   const bool is_aligned = place == Place::kCpu || address % kCudaAlignment == 0;
   return is_aligned ? whole : torch::stable::clone(whole);
+}
+
+Rows as_rows(const Tensor& tensor) {
+  const int64_t columns = tensor.size(tensor.dim() - 1);
+  if (tensor.dim() == 1) return {as_contiguous(tensor), columns};
+  if (has_single_row_stride(tensor)) return {tensor, tensor.stride(tensor.dim() - 2)};
+  return {torch::stable::contiguous(tensor), columns};
 }
 
 CheckedWeights check_weights(const Tensor& qweight, const Tensor& scales,

@@ -60,6 +60,14 @@ Tensor as_contiguous(const Tensor& tensor);
 // As kernels read it: contiguous and, on CUDA, aligned to the 16 bytes that they load at a time.
 Tensor as_readable(const Tensor& tensor, Place place);
 
+// The rows of a tensor, one stride apart (in elements) and contiguous inside. `storage` is the
+// tensor itself, or a contiguous copy of it.
+struct Rows {
+  Tensor storage;
+  int64_t stride;
+};
+Rows as_rows(const Tensor& tensor);
+
 // Keeps the contiguous tensors alive as long as `weights` points into them.
 struct CheckedWeights {
   Tensor qweight;

@@ -13,29 +13,6 @@
 namespace marlin::cpu {
 namespace {
 
-// The rows of `a` as the kernel wants them: one stride between rows, contiguous inside a row.
-struct Rows {
-  Tensor storage;  // keeps `data` alive
-  int64_t stride;
-};
-
-// True when all leading dimensions are one dimension with a single stride.
-bool has_single_row_stride(const Tensor& a) {
-  const int64_t dims = a.dim();
-  if (a.size(dims - 1) > 1 && a.stride(dims - 1) != 1) return false;
-  for (int64_t d = 0; d + 2 < dims; ++d) {
-    if (a.stride(d) != a.stride(d + 1) * a.size(d + 1)) return false;
-  }
-  return true;
-}
-
-Rows as_rows(const Tensor& a) {
-  const int64_t k = a.size(a.dim() - 1);
-  if (a.dim() == 1) return {as_contiguous(a), k};
-  if (has_single_row_stride(a)) return {a, a.stride(a.dim() - 2)};
-  return {torch::stable::contiguous(a), k};
-}
-
 const Path& require_path() {
   const Selection& selection = selected_path();
   if (selection.path == nullptr) fail("kernel_unavailable", selection.reason);

@@ -14,7 +14,9 @@ __global__ void arrange(const uint16_t* a, int64_t a_stride, int64_t a_columns, 
   if (i >= k) return;
   const int64_t column = perm == nullptr ? i : perm[i];
   for (int64_t r = blockIdx.y; r < m; r += gridDim.y) {
-    out[r * k + i] = column < a_columns ? a[r * a_stride + column] : uint16_t{0};
+    // Nobody has looked at the values of `perm`: a negative one is beyond the columns, too.
+    const bool exists = static_cast<uint64_t>(column) < static_cast<uint64_t>(a_columns);
+    out[r * k + i] = exists ? a[r * a_stride + column] : uint16_t{0};
   }
 }
 

@@ -221,10 +221,6 @@ struct Format<__half> {
     to[0] = both.x;
     to[1] = both.y;
   }
-  static __device__ uint32_t pair(float low, float high) {
-    const __half2 both = __floats2half2_rn(low, high);
-    return reinterpret_cast<const uint32_t&>(both);
-  }
   static __device__ __half narrow(float value) { return __float2half_rn(value); }
 };
 // A subnormal bfloat16 is 2^-133, and its products with activations near 1 would be no float32:
@@ -243,10 +239,6 @@ struct Format<__nv_bfloat16> {
   static __device__ void widen(uint32_t pair, float (&to)[2]) {
     to[0] = __uint_as_float(pair << 16);
     to[1] = __uint_as_float(pair & 0xFFFF0000u);
-  }
-  static __device__ uint32_t pair(float low, float high) {
-    const __nv_bfloat162 both = __floats2bfloat162_rn(low, high);
-    return reinterpret_cast<const uint32_t&>(both);
   }
   static __device__ __nv_bfloat16 narrow(float value) { return __float2bfloat16_rn(value); }
 };
@@ -321,8 +313,8 @@ class Multiplier {
 
   // The tile in the stage at byte `stage`.
   __device__ void multiply(int tile_k, uint32_t stage) {
-    // complements_odd_row of a step: the ones in its number are those of the tile's and those of
-    // its own in the tile. The sign bit is in the upper half, or in the lower one.
+    // Which row of a pair is complemented: the ones in a step's number are those of the tile's and
+    // those of its own in the tile. The sign bit is in the upper half, or in the lower one.
     const uint32_t odd = (__popc(tile_k) & 1) == 0 ? 0x80000000u : 0x00008000u;
     if constexpr (S::kUnrollsGroups) {
 #pragma unroll

@@ -13,8 +13,8 @@
 // Sums of codes 0 .. 15 drift away from zero where activations are all positive, and float32 would
 // lose what they differ by. So one row of each pair is stored complemented, 15 - code, and gets the
 // sign bit while it is opened: code - 15. Which one alternates along K by the parity of the ones in
-// the number of the step (the Thue-Morse sequence), so that no simple pattern of the activations
-// follows it.
+// the number of the step (the Thue-Morse sequence): the odd row where they are even in number, the
+// even row where they are odd. No simple pattern of the activations follows that.
 #pragma once
 
 #include <cstdint>
@@ -25,12 +25,5 @@ inline constexpr int kStepRows = 16;     // rows of K of a step
 inline constexpr int kLaneWords = 4;     // words of a lane in a step
 inline constexpr int kWarpColumns = 64;  // columns of a block, which one warp multiplies
 inline constexpr int kStepWords = 32 * kLaneWords;
-
-// Whether the odd row of each pair is the complemented one; else the even one is.
-constexpr bool complements_odd_row(int64_t step) {
-  int parity = 0;
-  for (uint64_t bits = static_cast<uint64_t>(step); bits != 0; bits &= bits - 1) parity ^= 1;
-  return parity == 0;
-}
 
 }  // namespace marlin::cuda

@@ -8,6 +8,7 @@
 #include "../common/arguments.h"
 #include "../common/error.h"
 #include "arrange.h"
+#include "devices.h"
 #include "gemm.h"
 #include "ops.h"
 #include "workspace.h"
@@ -20,18 +21,6 @@ constexpr int64_t kElementBytes = 2;
 constexpr int64_t kMaxSize = int64_t{1} << 31;  // sizes are 32 bits in the kernel
 constexpr int64_t kMaxK = int64_t{1} << 20;     // see GemmArguments::group_magic
 
-void check_status(cudaError_t status, const char* what) {
-  if (status == cudaSuccess) return;
-  fail("internal", concat(what, " did not start: ", cudaGetErrorString(status)));
-}
-
-void check_same_device(const char* name, const Tensor& tensor, const Tensor& qweight) {
-  check_place(name, tensor, Place::kCuda);
-  if (tensor.get_device_index() == qweight.get_device_index()) return;
-  invalid_argument(name, "expected the device of `qweight`, cuda:", qweight.get_device_index(),
-                   ", got cuda:", tensor.get_device_index());
-}
-
 void check_dtype(const char* name, Dtype got, Dtype expected) {
   if (got == expected) return;
   fail("unsupported", concat("`", name, "`: expected the dtype of `a` on CUDA, got another one"));
@@ -42,7 +31,10 @@ Device read_device(int32_t index) {
   int minor = 0;
   Device device{};
   const auto read = [index](int& value, cudaDeviceAttr attribute) {
-    check_status(cudaDeviceGetAttribute(&value, attribute, index), "the question for the device");
+    const cudaError_t status = cudaDeviceGetAttribute(&value, attribute, index);
+    if (status == cudaSuccess) return;
+    fail("internal",
+         concat("cuda:", index, " doesn't tell what it is: ", cudaGetErrorString(status)));
   };
   read(major, cudaDevAttrComputeCapabilityMajor);
   read(minor, cudaDevAttrComputeCapabilityMinor);
@@ -55,26 +47,10 @@ Device read_device(int32_t index) {
   return device;
 }
 
-// Rows one stride apart, contiguous inside; `storage` keeps them alive.
-struct Rows {
-  Tensor storage;
-  int64_t stride;
-};
-
-Rows rows_of(const Tensor& a) {
-  const int64_t dims = a.dim();
-  bool has_one_stride = a.size(dims - 1) <= 1 || a.stride(dims - 1) == 1;
-  for (int64_t d = 0; has_one_stride && d + 2 < dims; ++d) {
-    has_one_stride = a.stride(d) == a.stride(d + 1) * a.size(d + 1);
-  }
-  if (has_one_stride) return {a, dims == 1 ? a.size(0) : a.stride(dims - 2)};
-  return {torch::stable::contiguous(a), a.size(dims - 1)};
-}
-
 // As the kernel wants them: `k` columns in the order of the weights, aligned.
 Rows arranged(const Tensor& a, int64_t m, int64_t k, const std::optional<Tensor>& perm,
               cudaStream_t stream) {
-  Rows rows = rows_of(a);
+  const Rows rows = as_rows(a);
   const int64_t columns = a.size(a.dim() - 1);
   const auto address = reinterpret_cast<uintptr_t>(rows.storage.const_data_ptr());
   const bool is_aligned =
@@ -86,9 +62,9 @@ Rows arranged(const Tensor& a, int64_t m, int64_t k, const std::optional<Tensor>
   Tensor out = torch::stable::new_empty(a, {m, k});
   const auto* order =
       perm.has_value() ? static_cast<const int32_t*>(perm->const_data_ptr()) : nullptr;
-  check_status(launch_arrange(rows.storage.const_data_ptr(), rows.stride, columns, order, m, k,
-                              out.mutable_data_ptr(), stream),
-               "the arrangement of the activations");
+  check_started(launch_arrange(rows.storage.const_data_ptr(), rows.stride, columns, order, m, k,
+                               out.mutable_data_ptr(), stream),
+                "arrange");
   return {out, k};
 }
 
@@ -108,16 +84,12 @@ Tensor gemm(const Tensor& a, const Tensor& qweight, const Tensor& scales,
             std::optional<Tensor> qzeros, std::optional<Tensor> bias, std::optional<Tensor> perm,
             int64_t size_n, int64_t size_k, int64_t group_size, int64_t bits,
             std::string activation, std::string epilogue) {
-  if (bits != 4) fail("unsupported", concat("`bits`: expected 4 on CUDA, got ", bits));
+  check_codes(bits);
   const CheckedWeights checked =
       check_weights(qweight, scales, qzeros, size_n, size_k, group_size, bits, Place::kCuda);
-  check_same_device("a", a, qweight);
-  check_same_device("scales", scales, qweight);
-  if (scales.dim() != 2) {
-    invalid_argument("scales", "expected the plain layout on CUDA, got shape ",
-                     describe_shape(scales));
-  }
-  if (qzeros.has_value()) check_same_device("qzeros", *qzeros, qweight);
+  check_same_device("a", a, "qweight", qweight);
+  check_same_device("scales", scales, "qweight", qweight);
+  if (qzeros.has_value()) check_same_device("qzeros", *qzeros, "qweight", qweight);
   if (a.dim() == 0) invalid_argument("a", "expected at least one dimension, got a scalar");
   if (a.size(a.dim() - 1) > size_k) {
     invalid_argument("a", "expected at most `size_k` = ", size_k, " columns, got shape ",
@@ -130,13 +102,13 @@ Tensor gemm(const Tensor& a, const Tensor& qweight, const Tensor& scales,
   check_dtype("scales", checked.weights.scale_dtype, dtype);
   check_options(activation, epilogue, dtype);
   if (bias.has_value()) {
-    check_same_device("bias", *bias, qweight);
+    check_same_device("bias", *bias, "qweight", qweight);
     check_shape("bias", *bias, {size_n});
     check_dtype("bias", check_float("bias", *bias), dtype);
     bias = as_contiguous(*bias);
   }
   if (perm.has_value()) {
-    check_same_device("perm", *perm, qweight);
+    check_same_device("perm", *perm, "qweight", qweight);
     check_words("perm", *perm, Place::kCuda, {size_k});
     perm = as_contiguous(*perm);
   }
@@ -155,9 +127,7 @@ Tensor gemm(const Tensor& a, const Tensor& qweight, const Tensor& scales,
                      " rows, ", size_n, " x ", size_k);
   }
 
-  void* raw_stream = nullptr;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(index, &raw_stream));
-  auto* stream = static_cast<cudaStream_t>(raw_stream);
+  cudaStream_t stream = current_stream(qweight);
   const Rows rows = arranged(a, m, size_k, perm, stream);
   const Launch launch =
       plan_gemm({m, size_n, size_k, checked.weights.group_size, qzeros.has_value(),
@@ -173,7 +143,7 @@ Tensor gemm(const Tensor& a, const Tensor& qweight, const Tensor& scales,
   arguments.out = out.mutable_data_ptr();
   arguments.partial = static_cast<float*>(partial.mutable_data_ptr());
   arguments.locks = static_cast<int32_t*>(locks.mutable_data_ptr());
-  check_status(launch_gemm(launch, arguments, stream), "the gemm kernel");
+  check_started(launch_gemm(launch, arguments, stream), "gemm");
   return out;
 }
 

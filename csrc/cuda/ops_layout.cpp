@@ -6,6 +6,7 @@
 #include "../common/arguments.h"
 #include "../common/error.h"
 #include "dequantize.h"
+#include "devices.h"
 #include "layout.h"
 #include "ops.h"
 #include "repack.h"
@@ -17,29 +18,6 @@ using torch::stable::accelerator::DeviceGuard;
 
 static_assert(kCudaStepRows == kStepRows && kCudaStepWords == kStepWords,
               "common/arguments.h and layout.h describe one layout");
-
-void check_codes(int64_t bits) {
-  check_bits(bits);
-  if (bits != 4) fail("unsupported", concat("`bits`: expected 4 on CUDA, got ", bits));
-}
-
-void check_same_device(const char* name, const Tensor& tensor, const char* first_name,
-                       const Tensor& first) {
-  if (tensor.get_device_index() == first.get_device_index()) return;
-  invalid_argument(name, "expected the device of `", first_name,
-                   "`, cuda:", first.get_device_index(), ", got cuda:", tensor.get_device_index());
-}
-
-cudaStream_t current_stream(const Tensor& tensor) {
-  void* stream = nullptr;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream));
-  return static_cast<cudaStream_t>(stream);
-}
-
-void check_started(cudaError_t status, const char* kernel) {
-  if (status == cudaSuccess) return;
-  fail("internal", concat("the ", kernel, " kernel did not start: ", cudaGetErrorString(status)));
-}
 
 }  // namespace
 

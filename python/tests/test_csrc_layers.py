@@ -22,6 +22,8 @@ TORCH_FILES = {
     "cpu/ops.h",
     "cpu/ops_gemm.cpp",
     "cpu/ops_layout.cpp",
+    "cuda/devices.cpp",
+    "cuda/devices.h",
     "cuda/ops.h",
     "cuda/ops_gemm.cpp",
     "cuda/ops_layout.cpp",

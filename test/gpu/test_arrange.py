@@ -27,6 +27,15 @@ def arrange(
     return out.read(np.uint16, (m, k))
 
 
+def test_a_wrong_order_reads_nothing() -> None:
+    a = np.ones((2, 64), np.uint16)
+    perm = np.full(64, -1, np.int32)
+    perm[0], perm[1] = 64, 3
+    wanted = np.zeros((2, 64), np.uint16)
+    wanted[:, 1] = 1
+    assert np.array_equal(arrange(a, 64, 64, perm, 1), wanted)
+
+
 @pytest.mark.parametrize("rows", [1, 2, 7])
 @pytest.mark.parametrize(("columns", "k", "stride"), [(96, 96, 96), (70, 96, 71), (300, 320, 305)])
 @pytest.mark.parametrize("is_ordered", [False, True])

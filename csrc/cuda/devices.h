@@ -1,0 +1,26 @@
+// What every CUDA op asks of devices and streams.
+#pragma once
+
+#include <cuda_runtime_api.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <cstdint>
+
+namespace marlin::cuda {
+
+using torch::stable::Tensor;
+
+// Codes of 4 bits: the only ones that the kernels here take.
+void check_codes(int64_t bits);
+
+// Throws unless `tensor` is on the GPU of `first`, which is called `first_name`.
+void check_same_device(const char* name, const Tensor& tensor, const char* first_name,
+                       const Tensor& first);
+
+// The current stream of the tensor's device.
+cudaStream_t current_stream(const Tensor& tensor);
+
+// Throws unless the launch of `kernel` went well.
+void check_started(cudaError_t status, const char* kernel);
+
+}  // namespace marlin::cuda
