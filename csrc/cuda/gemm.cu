@@ -43,8 +43,10 @@ cudaError_t launch_rows(const Launch& plan, const GemmArguments& g, cudaStream_t
       return launch_zeros<Scalar, 8>(plan, g, stream);
     case 16:
       return launch_zeros<Scalar, 16>(plan, g, stream);
-    default:
+    case 32:
       return launch_zeros<Scalar, 32>(plan, g, stream);
+    default:
+      return launch_zeros<Scalar, 64>(plan, g, stream);
   }
 }
 

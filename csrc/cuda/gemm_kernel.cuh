@@ -1,11 +1,9 @@
-// The kernel of gemm. A block multiplies a stripe of tiles: `rows` rows of the activations times 64
-// columns per warp times 128 rows of K each, down K first. Each warp has columns of its own, so
-// that no sum is shared inside a block, and each lane copies the very weights that it will read
-// itself.
+// The kernel of gemm. A block multiplies a stripe of tiles: `rows` rows of the activations times
+// 256 columns times 128 rows of K each, down K first. A warp has 64 columns and up to 32 rows of
+// its own, so that no sum is shared inside a block.
 //
-//   stage:  weights [warp][step][lane] 16 bytes, activations [row][16 chunks of 16 bytes,
-//   swizzled],
-//           scales [group][column], zero points [group][column / 8]
+//   stage:  weights [64 columns][step][lane] 16 bytes, activations [row][16 chunks of 16 bytes],
+//           chunks swizzled, scales [group][column], zero points [group][column / 8]
 //
 // What follows from layout.h. With u the stored code, v its value as it is opened (u, or u - 15
 // where it was complemented), a word gives, per pair of rows of K:
@@ -29,7 +27,8 @@ namespace marlin::cuda {
 constexpr int kSteps = kTileDepth / kStepRows;
 constexpr int kNibbles = 4;
 constexpr int kChunkBytes = 16;
-constexpr int kRowChunks = kTileDepth * 2 / kChunkBytes;  // of a row of the activations in a tile
+constexpr int kRowBytes = kTileDepth * 2;  // of a row of the activations in a tile
+constexpr int kRowChunks = kRowBytes / kChunkBytes;
 
 template <typename Scalar_, int rows, int group_rows, bool has_zeros>
 struct Shape {
@@ -41,7 +40,10 @@ struct Shape {
   static constexpr int kGroupRows = group_rows;
   static constexpr bool kHasZeros = has_zeros;
   static constexpr int kStages = stages_of(rows, group_rows);
-  static constexpr int kThreads = kWarps * 32;
+  // Of 64 rows two warps share the columns, and the weights in shared memory, with 32 rows each.
+  static constexpr int kRowWarps = row_warps_of(rows);
+  static constexpr int kWarpRows = rows / kRowWarps;
+  static constexpr int kThreads = kWarps * kRowWarps * 32;
   static constexpr int kColumns = kWarps * kWarpColumns;
 
   static constexpr int kWeightBytes = kTileDepth * kColumns / 2;
@@ -55,14 +57,17 @@ struct Shape {
 
   // Sums of a lane, in fragments of four: of 16 columns by 8 rows, or of 8 columns by 16 rows.
   static constexpr int kHalves = rows == 8 ? 1 : 2;
-  static constexpr int kRowTiles = rows == 8 ? 1 : rows / 16;
+  static constexpr int kRowTiles = rows == 8 ? 1 : kWarpRows / 16;
 
   // Steps whose activations are in registers together: those of a group, because the sums of the
   // group start from all of them; else as few as ldmatrix gives.
   static constexpr int kHeldSteps = kScalesTiles ? kGroupSteps : 2;
   // Of many rows several short groups at once would not fit the registers.
-  static constexpr bool kUnrollsGroups = rows < 32 || !kScalesTiles;
+  static constexpr bool kUnrollsGroups = kWarpRows < 32 || !kScalesTiles;
 };
+
+// Which 64 of a block's columns the warp multiplies.
+__device__ inline int warp_of_columns() { return threadIdx.x / 32 % kWarps; }
 
 // A tile: down K first, then along the columns, then along the rows of the activations.
 struct Place {
@@ -102,7 +107,7 @@ class Loader {
       : g_(g), at_(Place::of(g, tile)), policy_(createpolicy_evict_first()) {
     const int r = threadIdx.x / kRowChunks;
     const int chunk = threadIdx.x % kRowChunks;
-    const int slot = threadIdx.x / 32 * kSteps * 32 + threadIdx.x % 32;
+    const int slot = (warp_of_columns() * kSteps + first_step()) * 32 + threadIdx.x % 32;
     weights_to_ = keep(shared + slot * kChunkBytes);
     // Chunks of a row change places by the row's number, so that the eight rows that ldmatrix reads
     // at a time lie in different banks.
@@ -137,16 +142,18 @@ class Loader {
   static constexpr int kRowsAtATime = S::kThreads / kRowChunks;
   static constexpr int kCopies = S::kRows / kRowsAtATime;
   static constexpr int kScaleChunks = S::kColumns / 8;
-  static constexpr int kNever = 0x7FFFFFFF;  // more rows of K than there are
+  static constexpr int kCopiedSteps = kSteps / S::kRowWarps;  // by one warp
+  static constexpr int kNever = 0x7FFFFFFF;                   // more rows of K than there are
+
+  __device__ static int first_step() { return threadIdx.x / 32 / kWarps * kCopiedSteps; }
 
   __device__ void enter_column() {
-    const int warp = threadIdx.x / 32;
-    const int lane = threadIdx.x % 32;
     left_ = g_.k - at_.k * kTileDepth;
-    // The middle of the tile: immediate offsets of copies reach 2 KiB to both sides.
-    const int block = min(at_.n * kWarps + warp, (g_.n - 1) / kWarpColumns);
-    const int64_t step = static_cast<int64_t>(block) * (g_.k / kStepRows) + at_.k * kSteps;
-    weights_ = g_.weights + (step + kSteps / 2) * kStepWords + lane * kLaneWords;
+    // The middle of what is copied: immediate offsets of copies reach 2 KiB to both sides.
+    const int block = min(at_.n * kWarps + warp_of_columns(), (g_.n - 1) / kWarpColumns);
+    const int64_t step =
+        static_cast<int64_t>(block) * (g_.k / kStepRows) + at_.k * kSteps + first_step();
+    weights_ = g_.weights + (step + kCopiedSteps / 2) * kStepWords + threadIdx.x % 32 * kLaneWords;
 
     const int chunk = threadIdx.x % kRowChunks;
 #pragma unroll
@@ -164,12 +171,13 @@ class Loader {
   }
 
   __device__ void start_weights(uint32_t stage) {
+    const int left = S::kRowWarps == 1 ? left_ : left_ - first_step() * kStepRows;
 #pragma unroll
-    for (int s = 0; s < kSteps; ++s) {
+    for (int s = 0; s < kCopiedSteps; ++s) {
       // K is a multiple of two steps.
-      const int bytes = left_ > s / 2 * 2 * kStepRows ? kChunkBytes : 0;
+      const int bytes = left > s / 2 * 2 * kStepRows ? kChunkBytes : 0;
       cp_async_with_policy(weights_to_ + stage + s * 32 * kChunkBytes,
-                           weights_ + (s - kSteps / 2) * kStepWords, bytes, policy_);
+                           weights_ + (s - kCopiedSteps / 2) * kStepWords, bytes, policy_);
     }
   }
 
@@ -295,9 +303,9 @@ class Multiplier {
     for (int i = 0; i < kChunkPlaces; ++i) {
       const int chunk = kIsSmall ? 4 * i + lane / 8 : 2 * i + lane / 16;
       const int at = (row * kRowChunks + (chunk ^ (row % 8))) * kChunkBytes;
-      activations_from_[i] = keep(shared + S::kActivationsAt + at);
+      activations_from_[i] = keep(shared + S::kActivationsAt + first_row() * kRowBytes + at);
     }
-    const int slot = threadIdx.x / 32 * kSteps * 32 + lane;
+    const int slot = warp_of_columns() * kSteps * 32 + lane;
     weights_from_ = keep(shared + slot * kChunkBytes);
     const int column = column_of(0, 0, 0);
     scales_from_ = keep(shared + S::kScalesAt + column * 2);
@@ -369,19 +377,26 @@ class Multiplier {
   }
 
  private:
+  // Of the tile's rows, the first of this warp.
+  static __device__ int first_row() { return threadIdx.x / 32 / kWarps * S::kWarpRows; }
+
   static __device__ constexpr float factor(int p) { return p % 2 == 0 ? 1.0f : 16.0f; }
 
   // Where a sum of this lane belongs, in the block's columns and the tile's rows. Of 8 rows the
   // weights are the first operand of the product, and the columns lie where rows do otherwise.
   static __device__ int column_of(int p, int h, int i) {
     const int lane = threadIdx.x % 32;
-    const int warp = threadIdx.x / 32;
+    const int warp = warp_of_columns();
     const int inside = S::kRows == 8 ? lane / 4 + 8 * (i / 2) : 8 * h + lane % 4 * 2 + i % 2;
     return warp * kWarpColumns + 16 * p + inside;
   }
   static __device__ int row_of(int t, int i) {
     const int lane = threadIdx.x % 32;
-    return S::kRows == 8 ? lane % 4 * 2 + i % 2 : 16 * t + lane / 4 + 8 * (i / 2);
+    if constexpr (kIsSmall) {
+      return lane % 4 * 2 + i % 2;
+    } else {
+      return first_row() + 16 * t + lane / 4 + 8 * (i / 2);
+    }
   }
 
   // What is the result after `finish`: channels are scaled in place.
@@ -464,7 +479,7 @@ class Multiplier {
 #pragma unroll
       for (int t = 0; t < S::kRowTiles; ++t) {
         uint32_t words[4];
-        ldmatrix_x4(words, from + t * 16 * kRowChunks * kChunkBytes);
+        ldmatrix_x4(words, from + t * 16 * kRowBytes);
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
           const uint32_t word = F::enter(words[i]);

@@ -19,6 +19,12 @@ int stage_bytes(const Variant& variant) {
   return weights + activations + scales + zeros;
 }
 
+int tile_rows(int64_t m) {
+  if (m <= 8) return 8;
+  if (m <= 16) return 16;
+  return m <= 32 ? 32 : 64;
+}
+
 int group_rows(const Problem& problem) {
   if (problem.group_size == problem.k) return 0;
   return problem.group_size % 128 == 0 ? 128 : problem.group_size % 64 == 0 ? 64 : 32;
@@ -33,7 +39,7 @@ Launch plan_gemm(const Problem& problem, const Device& device) {
   Launch launch{};
   Variant& variant = launch.variant;
   variant.scalar = problem.scalar;
-  variant.rows = problem.m <= 8 ? 8 : problem.m <= 16 ? 16 : 32;
+  variant.rows = tile_rows(problem.m);
   variant.group_rows = group_rows(problem);
   variant.has_zeros = problem.has_zeros;
 
@@ -44,7 +50,7 @@ Launch plan_gemm(const Problem& problem, const Device& device) {
   const int64_t most = std::min<int64_t>(tiles, device.multiprocessors);
   launch.tiles_of_block = static_cast<int>(ceil_div(tiles, most));
   launch.blocks = static_cast<int>(ceil_div(tiles, launch.tiles_of_block));
-  launch.threads = kWarps * 32;
+  launch.threads = kWarps * row_warps_of(variant.rows) * 32;
   launch.shared_bytes = stages_of(variant.rows, variant.group_rows) * stage_bytes(variant);
   const int64_t columns = int64_t{launch.tiles_n} * launch.tiles_m;
   launch.lock_count = columns;

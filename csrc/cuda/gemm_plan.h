@@ -46,13 +46,18 @@ struct Launch {
 };
 
 inline constexpr int kTileDepth = 128;  // rows of K of a tile
-inline constexpr int kWarps = 4;        // of a block
+inline constexpr int kWarps = 4;        // side by side along the columns of a tile
 
 // Tiles in shared memory: the one in work, and those whose copies are in flight. As many as fit the
 // 99 KiB that a block of sm_86 and sm_89 may have.
 constexpr int stages_of(int rows, int group_rows) {
-  return rows == 32 && (group_rows == 32 || group_rows == 64) ? 3 : 4;
+  const bool has_many_scales = group_rows == 32 || group_rows == 64;
+  if (rows == 64) return has_many_scales ? 2 : 3;
+  return rows == 32 && has_many_scales ? 3 : 4;
 }
+
+// Warps that share columns, each with a part of the rows.
+constexpr int row_warps_of(int rows) { return rows == 64 ? 2 : 1; }
 
 // Expects a problem that the ops have checked.
 Launch plan_gemm(const Problem& problem, const Device& device);

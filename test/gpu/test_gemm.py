@@ -22,7 +22,7 @@ def written(simulated: Simulated) -> None:
     assert not simulated.buffers["locks"].read(np.int32).any()
 
 
-@pytest.mark.parametrize("m", [*range(1, 18), 31, 33, 65])
+@pytest.mark.parametrize("m", [*range(1, 18), 31, 33, 64, 65, 130])
 def test_every_row_count(m: int) -> None:
     product = make_product(m, 264, 256, 128)
     simulated = Simulated(product)
@@ -33,7 +33,7 @@ def test_every_row_count(m: int) -> None:
 @pytest.mark.parametrize("group_size", [-1, 32, 64, 96, 128, 256])
 @pytest.mark.parametrize("scalar", ["float16", "bfloat16"])
 @pytest.mark.parametrize("has_zeros", [False, True])
-@pytest.mark.parametrize("m", [5, 16, 20])
+@pytest.mark.parametrize("m", [5, 16, 20, 40])
 def test_every_type_and_group(m: int, has_zeros: bool, scalar: str, group_size: int) -> None:
     k = 768 if group_size in (96, 256) else 384
     product = make_product(

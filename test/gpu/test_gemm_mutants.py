@@ -50,7 +50,7 @@ def small(m: int) -> Product:
     return make_product(m, 264, 576, 64, has_zeros=True, has_bias=True)
 
 
-@pytest.mark.parametrize("m", [5, 20])
+@pytest.mark.parametrize("m", [5, 20, 40])
 def test_every_step_of_synchronisation_is_needed(m: int) -> None:
     result = survey_of(small(m), SYNCHRONISATION)
     print("\n" + result.table())

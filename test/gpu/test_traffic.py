@@ -17,7 +17,7 @@ def run(m: int, n: int, k: int, group_size: int) -> Run:
     return done
 
 
-@pytest.mark.parametrize("m", [8, 16, 32])
+@pytest.mark.parametrize("m", [8, 16, 32, 64])
 @pytest.mark.parametrize("group_size", [32, 64, 128])
 def test_every_weight_and_scale_is_read_once(m: int, group_size: int) -> None:
     traffic = run(m, 512, 1024, group_size).report.traffic
@@ -26,7 +26,7 @@ def test_every_weight_and_scale_is_read_once(m: int, group_size: int) -> None:
         assert traffic[name].read_sectors * SECTOR == traffic[name].size
 
 
-@pytest.mark.parametrize("m", [8, 16, 32])
+@pytest.mark.parametrize("m", [8, 16, 32, 64])
 def test_activations_are_read_once_per_column_of_tiles(m: int) -> None:
     traffic = run(m, 768, 1024, 128).report.traffic
     columns = 768 // TILE_COLUMNS
@@ -34,7 +34,7 @@ def test_activations_are_read_once_per_column_of_tiles(m: int) -> None:
     assert traffic["a"].read_sectors * SECTOR == columns * traffic["a"].size
 
 
-@pytest.mark.parametrize("m", [8, 16, 32])
+@pytest.mark.parametrize("m", [8, 16, 32, 64])
 def test_shared_columns_pass_through_memory_once_per_block_more(m: int) -> None:
     done = run(m, 512, 1024, 128)
     tiles = done.plan.tiles_k * done.plan.tiles_n
@@ -47,14 +47,14 @@ def test_shared_columns_pass_through_memory_once_per_block_more(m: int) -> None:
     assert partial.written_bytes == partial.read_bytes == sum(shared) * 4 * m * TILE_COLUMNS
 
 
-@pytest.mark.parametrize("m", [8, 16, 32])
+@pytest.mark.parametrize("m", [8, 16, 32, 64])
 @pytest.mark.parametrize("group_size", [-1, 32, 128])
 def test_no_access_to_shared_memory_has_a_bank_conflict(m: int, group_size: int) -> None:
     for count in run(m, 512, 512, group_size).report.instructions:
         assert count.wavefronts == count.ideal_wavefronts, f"line {count.line}: {count.opcode}"
 
 
-@pytest.mark.parametrize("m", [8, 16, 32])
+@pytest.mark.parametrize("m", [8, 16, 32, 64])
 def test_tensor_cores_do_no_more_than_the_product_and_its_offset(m: int) -> None:
     n, k = 512, 1024
     done = run(m, n, k, 128)
