@@ -53,8 +53,9 @@ class Row:
 
     @property
     def kib(self) -> float:
-        """Of weights, that a warp handles in the iteration."""
-        return opened_words(self.instructions) * OPENED_BYTES / KIB
+        """The warp's part of the weights of an iteration: what several open is shared out."""
+        opened = opened_words(self.instructions) * OPENED_BYTES / KIB
+        return opened / self.variant.warps_of_columns
 
     @property
     def needs(self) -> Needs:
@@ -190,7 +191,7 @@ def faults(rows: list[Row]) -> list[str]:
         name = f"sm_{row.gpu.architecture} {row.variant}"
         if row.usage.spilled_bytes or row.local_accesses:
             found.append(f"{name}: spills to local memory")
-        tiles = row.kib * KIB / OPENED_BYTES / STEP_WORDS
+        tiles = row.kib * row.variant.warps_of_columns * KIB / OPENED_BYTES / STEP_WORDS
         copies = sum(one.name == COPY for one in row.instructions)
         if tiles != int(tiles) or copies != row.variant.copies * tiles:
             found.append(

@@ -43,11 +43,19 @@ class Variant:
     @property
     def stages(self) -> int:
         """stages_of of gemm_plan.h."""
-        return 3 if self.rows == 32 and self.group_rows in (32, 64) else 4
+        has_many_scales = self.group_rows in (32, 64)
+        if self.rows == 64:
+            return 2 if has_many_scales else 3
+        return 3 if self.rows == 32 and has_many_scales else 4
 
     @property
     def threads(self) -> int:
-        return WARPS * 32
+        return WARPS * 32 * self.warps_of_columns
+
+    @property
+    def warps_of_columns(self) -> int:
+        """Warps that all open the same weights: row_warps_of of gemm_plan.h."""
+        return 2 if self.rows == 64 else 1
 
     @property
     def weight_bytes(self) -> int:

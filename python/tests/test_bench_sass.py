@@ -148,6 +148,8 @@ def test_a_name_tells_the_variant_and_its_shared_memory() -> None:
     assert variant.shared_bytes == 4 * (16 * KIB + 2 * KIB + 512 + 128)
     assert variant.copies == 8 + 1 + 1 + 1
     assert Variant("half", 32, 64, has_zeros=False).stages == 3
+    assert Variant("half", 64, 64, has_zeros=False).stages == 2
+    assert Variant("half", 64, 128, has_zeros=False).threads == 256
     assert Variant.of_name("_ZN6marlin4cuda6repackEv") is None
 
 
