@@ -94,7 +94,15 @@ export function checks({ python }) {
       onRequest: true,
       commands: [[python, "bench/sass/table.py", "--check"]],
     },
-    { ...pytest({ name: "stress", title: "Slow tests: pytest", markers: "slow and not cuda" }), onRequest: true },
+    {
+      ...pytest({
+        name: "stress",
+        title: "Slow tests: pytest",
+        markers: "slow and not cuda",
+        folders: ["python/tests", "test/gpu"],
+      }),
+      onRequest: true,
+    },
     {
       ...pytest({ name: "gpu", title: "GPU tests: pytest", markers: "cuda", folders: ["python/tests", "test/gpu"] }),
       onRequest: true,
