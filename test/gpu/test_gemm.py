@@ -91,14 +91,24 @@ def test_a_workspace_is_used_again_and_its_content_means_nothing() -> None:
 
 @pytest.mark.parametrize("activations", ["gaussian", "positive", "alternating", "outliers"])
 @pytest.mark.parametrize("group_size", [128, -1])
-@pytest.mark.parametrize("architecture", [80, 90])
+@pytest.mark.parametrize("generation", ["ampere", "hopper"])
 def test_no_pattern_of_activations_makes_sums_drift(
-    architecture: int, group_size: int, activations: str
+    generation: str, group_size: int, activations: str
 ) -> None:
     product = make_product(8, 64, 4096, group_size, activations=activations)
+    check(product, Simulated(product).launch(Options(generation=generation)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", [86, 89, 90])
+@pytest.mark.parametrize("m", [3, 16, 30, 64])
+def test_every_architecture(m: int, architecture: int) -> None:
+    """nvcc may write other PTX for each."""
+    product = make_product(m, 264, 640, 64, has_zeros=True, has_bias=True)
     generation = "hopper" if architecture == 90 else "ampere"
-    run = Simulated(product, architecture=architecture).launch(Options(generation=generation))
-    check(product, run)
+    simulated = Simulated(product, architecture=architecture)
+    check(product, simulated.launch(Options(generation=generation)))
+    written(simulated)
 
 
 def test_a_wrong_layout_is_noticed() -> None:

@@ -78,6 +78,8 @@ void take_strength(Builder& builder, AccessKind& access);
 
 // Each looks whether the statement is one of its own, and if so sets `run` and the rest.
 bool select_integer(Builder& builder);
+bool select_bit(Builder& builder);
+bool select_compare(Builder& builder);
 bool select_float(Builder& builder);
 bool select_convert(Builder& builder);
 bool select_memory(Builder& builder);

@@ -348,7 +348,8 @@ Program compile(const Module& module, const Function& function,
     builder.begin(statement);
     builder.end(select_control(builder) || select_memory(builder) || select_copy(builder) ||
                 select_atomic(builder) || select_warp(builder) || select_convert(builder) ||
-                select_float(builder) || select_integer(builder));
+                select_float(builder) || select_integer(builder) || select_bit(builder) ||
+                select_compare(builder));
   }
   // A function that runs off its end returns.
   Statement end;
