@@ -14,7 +14,11 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+
+from buildtools.cuda import find_any_cuda
+from buildtools.errors import BuildError
 
 __all__ = ["Compiled", "ToolError", "compile_gemm", "nvcc_version"]
 
@@ -85,27 +89,26 @@ def _usage(report: str) -> Iterator[tuple[str, Usage]]:
         yield match["name"], Usage(int(match["registers"]), spilled)
 
 
+@cache
 def _nvcc() -> Path:
-    return _find("nvcc", "`pip install 'marlin-torch[cuda13]'`, or set CUDA_HOME")
+    try:
+        return find_any_cuda(os.environ).nvcc
+    except BuildError as error:
+        raise ToolError(str(error)) from None
 
 
 def _cuobjdump() -> Path:
-    return _find("cuobjdump", "it comes with CUDA, and with the triton package")
-
-
-def _find(name: str, advice: str) -> Path:
-    """From CUDA_HOME, PATH, or what the packages of NVIDIA and of triton bring."""
-    home = os.environ.get("CUDA_HOME")
-    if home and (tool := Path(home, "bin", name)).is_file():
-        return tool
-    if found := shutil.which(name):
+    """Beside nvcc, on PATH, or what the package of triton brings."""
+    beside = _nvcc().with_name("cuobjdump")
+    if beside.is_file():
+        return beside
+    if found := shutil.which("cuobjdump"):
         return Path(found)
-    for package, folder in (("nvidia", "cu13/bin"), ("triton", "backends/nvidia/bin")):
-        spec = importlib.util.find_spec(package)
-        for place in (spec.submodule_search_locations or []) if spec is not None else []:
-            if (tool := Path(place, folder, name)).is_file():
-                return tool
-    raise ToolError(f"no {name}: {advice}")
+    spec = importlib.util.find_spec("triton")
+    for place in (spec.submodule_search_locations or []) if spec is not None else []:
+        if (tool := Path(place, "backends/nvidia/bin/cuobjdump")).is_file():
+            return tool
+    raise ToolError("no cuobjdump: it comes with CUDA, and with the triton package")
 
 
 def _output(command: list[str], stream: str) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT))
+sys.path += [str(ROOT), str(ROOT / "csrc")]
 
 from bench.sass.classes import (  # noqa: E402
     CLASSES,

@@ -14,7 +14,10 @@ from pathlib import Path
 from .errors import BuildError
 from .torch_install import TorchInstall
 
-__all__ = ["CudaToolkit", "find_cuda", "gpu_is_present", "wants_cuda"]
+__all__ = ["CudaToolkit", "find_any_cuda", "find_cuda", "gpu_is_present", "wants_cuda"]
+
+# Of CUDA: what the sources compile with, the best first.
+_MAJORS = ("13", "12")
 
 # Ampere and Hopper as machine code; PTX of Ampere for everything newer.
 _ARCHITECTURES = (
@@ -74,6 +77,19 @@ def find_cuda(environ: Mapping[str, str], torch: TorchInstall) -> CudaToolkit:
     raise BuildError(
         f"no nvcc of CUDA {major}, which torch {torch.version} uses{seen}: "
         f"`pip install 'marlin-torch[cuda{major}]'`, or set CUDA_HOME to a toolkit of CUDA {major}."
+    )
+
+
+def find_any_cuda(environ: Mapping[str, str]) -> CudaToolkit:
+    """The toolkit for what links to no torch, as PTX or a listing: of CUDA 13, else of CUDA 12."""
+    for major in _MAJORS:
+        try:
+            return find_cuda(environ, TorchInstall(Path(), "", f"{major}.0"))
+        except BuildError:
+            continue
+    raise BuildError(
+        f"no nvcc of CUDA {' or '.join(_MAJORS)}: "
+        f"set CUDA_HOME, or `pip install 'marlin-torch[cuda{_MAJORS[0]}]'`"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -182,6 +183,20 @@ def test_a_toolkit_without_its_run_time_is_refused(tmp_path: Path) -> None:
     home = fake_toolkit(tmp_path / "home", "13.0", runtime=False)
     with pytest.raises(BuildError, match=r"no libcudart.so.13"):
         cuda.find_cuda({"CUDA_HOME": os.fspath(home), "PATH": ""}, CUDA_TORCH)
+
+
+def test_without_torch_cuda_13_goes_before_12(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)  # no package of NVIDIA
+    old = fake_toolkit(tmp_path / "old", "12.4")
+    new = fake_toolkit(tmp_path / "new", "13.0")
+    path = os.environ["PATH"]
+    both = {"CUDA_HOME": os.fspath(old), "PATH": f"{new}/bin:{path}"}
+    assert cuda.find_any_cuda(both).nvcc == new / "bin/nvcc"
+    assert cuda.find_any_cuda({"PATH": f"{old}/bin:{path}"}).nvcc == old / "bin/nvcc"
+    with pytest.raises(BuildError, match=r"no nvcc of CUDA 13 or 12: set CUDA_HOME, or `pip"):
+        cuda.find_any_cuda({"PATH": ""})
 
 
 # compiling

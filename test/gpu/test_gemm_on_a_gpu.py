@@ -13,6 +13,7 @@ import torch
 from products import Product, make_product, mean_error
 
 from marlin import ops
+from marlin.codes import pack_codes, pack_zeros
 
 pytestmark = [
     pytest.mark.cuda,
@@ -59,16 +60,10 @@ def on_device(product: Product) -> OnDevice:
     def floats(bits: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(bits.view(np.int16)).view(dtype).cuda()
 
-    words = np.zeros((k // 8, n), np.uint32)
-    for i in range(8):
-        words |= product.codes[i::8].astype(np.uint32) << np.uint32(4 * i)
-    plain = torch.from_numpy(words.view(np.int32)).cuda()
+    plain = pack_codes(torch.from_numpy(product.codes)).cuda()
     zeros = None
     if product.zeros is not None:
-        packed = np.zeros((product.zeros.shape[0], n // 8), np.uint32)
-        for i in range(8):
-            packed |= product.zeros[:, i::8].astype(np.uint32) << np.uint32(4 * i)
-        zeros = torch.from_numpy(packed.view(np.int32)).cuda()
+        zeros = pack_zeros(torch.from_numpy(product.zeros)).cuda()
     return OnDevice(
         product,
         floats(product.a),

@@ -15,16 +15,14 @@ import pytest
 sys.path.insert(0, os.fspath(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, os.fspath(Path(__file__).resolve().parents[3] / "csrc"))
 
-from buildtools.cuda import CudaToolkit, find_cuda
+from buildtools.cuda import find_any_cuda
 from buildtools.errors import BuildError
-from buildtools.torch_install import TorchInstall
 from ptxsim.build import BUILT, ROOT
 from ptxsim.simulator import Simulator
 
 __all__ = ["CUDA", "compile_ptx", "entry"]
 
 CUDA = ROOT / "csrc/cuda"
-CUDA_MAJORS = ("13", "12")  # of any torch: PTX links to none
 
 
 def compile_ptx(source: Path, architecture: str) -> str:
@@ -65,25 +63,14 @@ def entry(simulator: Simulator, *parts: str) -> str:
 @cache
 def _nvcc() -> tuple[str, str]:
     """The compiler and what it says of its version."""
-    toolkit = _find_toolkit()
-    if toolkit is None:
-        wanted = " or ".join(CUDA_MAJORS)
-        reason = f"no nvcc of CUDA {wanted}: set CUDA_HOME, or `pip install 'marlin-torch[cuda13]'`"
+    try:
+        nvcc = os.fspath(find_any_cuda(os.environ).nvcc)
+    except BuildError as error:
         if os.environ.get("MARLIN_REQUIRE_NVCC") == "1":
-            pytest.fail(f"MARLIN_REQUIRE_NVCC=1, but {reason}")
-        pytest.skip(reason)
-    nvcc = os.fspath(toolkit.nvcc)
+            pytest.fail(f"MARLIN_REQUIRE_NVCC=1, but {error}")
+        pytest.skip(str(error))
     version = subprocess.run((nvcc, "--version"), capture_output=True, text=True, check=True)
     return nvcc, version.stdout
-
-
-def _find_toolkit() -> CudaToolkit | None:
-    for major in CUDA_MAJORS:
-        try:
-            return find_cuda(os.environ, TorchInstall(ROOT, "", f"{major}.0"))
-        except BuildError:
-            continue
-    return None
 
 
 def _headers(source: Path) -> list[Path]:

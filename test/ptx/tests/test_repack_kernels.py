@@ -44,8 +44,7 @@ def random_codes(size_k: int, size_n: int, seed: int) -> npt.NDArray[np.uint8]:
 
 def plain_words(codes: npt.NDArray[np.uint8]) -> Words:
     """Codes (K, N) in the plain layout, (K / 8, N)."""
-    nibbles = codes.reshape(-1, 8, codes.shape[1]).astype(np.uint32)
-    return np.bitwise_or.reduce(nibbles << np.arange(0, 32, 4, dtype=np.uint32)[:, None], axis=1)
+    return primitives.pack_codes(torch.from_numpy(codes)).numpy().view(np.uint32)
 
 
 def convert(
