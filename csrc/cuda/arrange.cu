@@ -1,12 +1,13 @@
 // Activations gathered or copied: one thread per column, row after row.
 
+#include "../common/math.h"
 #include "arrange.h"
+#include "grid.h"
 
 namespace marlin::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int64_t kMaxRowsAtATime = 65535;  // blocks in y, a limit of the hardware
 
 __global__ void arrange(const uint16_t* a, int64_t a_stride, int64_t a_columns, const int32_t* perm,
                         int64_t m, int64_t k, uint16_t* out) {
@@ -24,10 +25,9 @@ __global__ void arrange(const uint16_t* a, int64_t a_stride, int64_t a_columns, 
 
 cudaError_t launch_arrange(const void* a, int64_t a_stride, int64_t a_columns, const int32_t* perm,
                            int64_t m, int64_t k, void* out, cudaStream_t stream) {
-  const dim3 grid(static_cast<unsigned>((k + kThreads - 1) / kThreads),
-                  static_cast<unsigned>(m < kMaxRowsAtATime ? m : kMaxRowsAtATime));
-  arrange<<<grid, kThreads, 0, stream>>>(static_cast<const uint16_t*>(a), a_stride, a_columns, perm,
-                                         m, k, static_cast<uint16_t*>(out));
+  arrange<<<grid_of(ceil_div(k, kThreads), m), kThreads, 0, stream>>>(
+      static_cast<const uint16_t*>(a), a_stride, a_columns, perm, m, k,
+      static_cast<uint16_t*>(out));
   return cudaGetLastError();
 }
 

@@ -5,7 +5,9 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include "../common/math.h"
 #include "dequantize.h"
+#include "grid.h"
 #include "layout.cuh"
 
 namespace marlin::cuda {
@@ -17,7 +19,6 @@ constexpr int kThreads = kTileSteps * 32;  // each fetches 16 bytes
 constexpr int kStoreBytes = 16;
 constexpr int kWordColumns = 4;                       // pairs of codes in a word
 constexpr int kPlaces = kWarpColumns / kWordColumns;  // columns of different words
-constexpr unsigned kMaxGridY = 65535;                 // a limit of the hardware
 
 // Words from a step to the next in shared memory. Four more than there are, so that the threads of
 // a warp read different banks: with results of 16 bits, those are 4 steps (4 banks apart), 2 halves
@@ -109,9 +110,7 @@ __global__ void __launch_bounds__(kThreads) dequantize(Weights weights, Scalar* 
 
 template <typename Scalar>
 cudaError_t launch(const Weights& weights, void* out, cudaStream_t stream) {
-  const int64_t tiles = (weights.k + kTileRows - 1) / kTileRows;
-  const dim3 grid(static_cast<unsigned>((weights.n + kWarpColumns - 1) / kWarpColumns),
-                  tiles < kMaxGridY ? static_cast<unsigned>(tiles) : kMaxGridY);
+  const dim3 grid = grid_of(ceil_div(weights.n, kWarpColumns), ceil_div(weights.k, kTileRows));
   dequantize<<<grid, kThreads, 0, stream>>>(weights, static_cast<Scalar*>(out));
   return cudaGetLastError();
 }

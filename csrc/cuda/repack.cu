@@ -7,6 +7,8 @@
 // 16 p + 8 (j mod 2) + q, p = 0 .. 3: byte t of four words. So the four lanes of q read one of the
 // four words each, that with p = t, and transpose the 4 x 4 bytes that they have together.
 
+#include "../common/math.h"
+#include "grid.h"
 #include "layout.cuh"
 #include "repack.h"
 
@@ -15,7 +17,6 @@ namespace {
 
 constexpr int kWarps = 8;
 constexpr int kWarpLanes = 32;
-constexpr unsigned kMaxGridY = 65535;  // a limit of the hardware
 constexpr unsigned kAllLanes = 0xFFFFFFFFu;
 constexpr uint32_t kPaddingWord = 0x88888888u;  // code 8: zero, where there are no zero points
 
@@ -121,23 +122,21 @@ __global__ void __launch_bounds__(kWarps* kWarpLanes)
   }
 }
 
-dim3 grid_of(int64_t n, int64_t k) {
-  const int64_t rows = (k / kStepRows + kWarps - 1) / kWarps;
-  return {static_cast<unsigned>((n + kWarpColumns - 1) / kWarpColumns),
-          rows < kMaxGridY ? static_cast<unsigned>(rows) : kMaxGridY};
+dim3 grid_of_matrix(int64_t n, int64_t k) {
+  return grid_of(ceil_div(n, kWarpColumns), ceil_div(k / kStepRows, kWarps));
 }
 
 }  // namespace
 
 cudaError_t launch_repack(const uint32_t* plain, int64_t n, int64_t k, uint32_t* packed,
                           cudaStream_t stream) {
-  repack<<<grid_of(n, k), dim3(kWarpLanes, kWarps), 0, stream>>>(plain, n, k, packed);
+  repack<<<grid_of_matrix(n, k), dim3(kWarpLanes, kWarps), 0, stream>>>(plain, n, k, packed);
   return cudaGetLastError();
 }
 
 cudaError_t launch_unpack(const uint32_t* packed, int64_t n, int64_t k, uint32_t* plain,
                           cudaStream_t stream) {
-  unpack<<<grid_of(n, k), dim3(kWarpLanes, kWarps), 0, stream>>>(packed, n, k, plain);
+  unpack<<<grid_of_matrix(n, k), dim3(kWarpLanes, kWarps), 0, stream>>>(packed, n, k, plain);
   return cudaGetLastError();
 }
 
