@@ -14,6 +14,11 @@ interface Starting {
   readonly files: readonly string[];
 }
 
+/** As one word of a shell's command. */
+function quoted(text: string): string {
+  return `'${text.replaceAll("'", String.raw`'\''`)}'`;
+}
+
 function readPid(file: string): number | undefined {
   return fs.existsSync(file) ? Number(fs.readFileSync(file, "utf8")) || undefined : undefined;
 }
@@ -67,7 +72,9 @@ describe("a program", () => {
     const pidFile = path.join(folder, "pid");
     const python = path.join(folder, "python");
     // The Python that says when it runs: from then on the worker knows of the folder for its socket.
-    fs.writeFileSync(python, `#!/bin/sh\necho $$ > '${pidFile}'\nexec '${findPython()}' "$@"\n`, { mode: 0o700 });
+    fs.writeFileSync(python, `#!/bin/sh\necho $$ > ${quoted(pidFile)}\nexec ${quoted(findPython())} "$@"\n`, {
+      mode: 0o700,
+    });
     vi.stubEnv("MARLIN_PYTHON", python);
     const program = new Program("test/programs/idle");
     vi.unstubAllEnvs();
