@@ -108,7 +108,9 @@ void check_bits(int64_t bits) {
 
 std::array<int64_t, 3> packed_shape(int64_t size_n, int64_t size_k, int64_t bits, Place place) {
   const int64_t blocks = ceil_div(size_n, kBlockColumns);
-  if (place == Place::kCuda) return {blocks, size_k / kCudaStepRows, kCudaStepWords};
+  if (place == Place::kCuda) {
+    return {blocks, ceil_div(size_k, kCudaTileRows) * kCudaTileSteps, 32 * bits};
+  }
   return {blocks, size_k * bits / 32, kBlockColumns};
 }
 

@@ -8,11 +8,6 @@
 
 namespace marlin::cuda {
 
-void check_codes(int64_t bits) {
-  check_bits(bits);
-  if (bits != 4) fail("unsupported", concat("`bits`: expected 4 on CUDA, got ", bits));
-}
-
 void check_same_device(const char* name, const Tensor& tensor, const char* first_name,
                        const Tensor& first) {
   check_place(name, tensor, Place::kCuda);

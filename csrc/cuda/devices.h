@@ -10,9 +10,6 @@ namespace marlin::cuda {
 
 using torch::stable::Tensor;
 
-// Codes of 4 bits: the only ones that the kernels here take.
-void check_codes(int64_t bits);
-
 // Throws unless `tensor` is on the GPU of `first`, which is called `first_name`.
 void check_same_device(const char* name, const Tensor& tensor, const char* first_name,
                        const Tensor& first);

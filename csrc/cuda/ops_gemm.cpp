@@ -18,8 +18,9 @@ namespace {
 
 constexpr int64_t kAlignment = 16;  // bytes that one copy of a kernel moves
 constexpr int64_t kElementBytes = 2;
-constexpr int64_t kMaxSize = int64_t{1} << 31;  // sizes are 32 bits in the kernel
-constexpr int64_t kMaxK = int64_t{1} << 20;     // see GemmArguments::group_magic
+constexpr int64_t kMaxSize = int64_t{1} << 31;    // sizes are 32 bits in the kernel
+constexpr int64_t kMaxK = int64_t{1} << 20;       // see GemmArguments::group_magic
+constexpr int64_t kMaxStride = int64_t{1} << 25;  // 63 rows further is an offset of 32 bits
 
 void check_dtype(const char* name, Dtype got, Dtype expected) {
   if (got == expected) return;
@@ -55,7 +56,8 @@ Rows arranged(const Tensor& a, int64_t m, int64_t k, const std::optional<Tensor>
   const auto address = reinterpret_cast<uintptr_t>(rows.storage.const_data_ptr());
   const bool is_aligned =
       address % kAlignment == 0 && (m <= 1 || rows.stride * kElementBytes % kAlignment == 0);
-  if (!perm.has_value() && columns == k && is_aligned) {
+  const bool is_near = m <= 1 || rows.stride < kMaxStride;
+  if (!perm.has_value() && columns == k && is_aligned && is_near) {
     // Of one row the stride means nothing, and may be anything.
     return {rows.storage, m <= 1 ? k : rows.stride};
   }
@@ -84,7 +86,7 @@ Tensor gemm(const Tensor& a, const Tensor& qweight, const Tensor& scales,
             std::optional<Tensor> qzeros, std::optional<Tensor> bias, std::optional<Tensor> perm,
             int64_t size_n, int64_t size_k, int64_t group_size, int64_t bits,
             std::string activation, std::string epilogue) {
-  check_codes(bits);
+  check_bits(bits);
   const CheckedWeights checked =
       check_weights(qweight, scales, qzeros, size_n, size_k, group_size, bits, Place::kCuda);
   check_same_device("a", a, "qweight", qweight);
@@ -105,7 +107,7 @@ Tensor gemm(const Tensor& a, const Tensor& qweight, const Tensor& scales,
     check_same_device("bias", *bias, "qweight", qweight);
     check_shape("bias", *bias, {size_n});
     check_dtype("bias", check_float("bias", *bias), dtype);
-    bias = as_contiguous(*bias);
+    bias = as_readable(*bias, Place::kCuda);
   }
   if (perm.has_value()) {
     check_same_device("perm", *perm, "qweight", qweight);
@@ -129,10 +131,10 @@ Tensor gemm(const Tensor& a, const Tensor& qweight, const Tensor& scales,
 
   cudaStream_t stream = current_stream(qweight);
   const Rows rows = arranged(a, m, size_k, perm, stream);
-  const Launch launch =
-      plan_gemm({m, size_n, size_k, checked.weights.group_size, qzeros.has_value(),
-                 dtype == Dtype::kFloat16 ? Scalar::kFloat16 : Scalar::kBFloat16},
-                read_device(index));
+  const Launch launch = plan_gemm(
+      {m, size_n, size_k, checked.weights.group_size, checked.weights.bits, qzeros.has_value(),
+       dtype == Dtype::kFloat16 ? Scalar::kFloat16 : Scalar::kBFloat16},
+      read_device(index));
   const Tensor partial =
       torch::stable::new_empty(a, {launch.partial_bytes / 4}, torch::headeronly::ScalarType::Float);
   const Tensor locks = locks_of(a, stream, launch.lock_count);

@@ -16,28 +16,29 @@ namespace {
 
 using torch::stable::accelerator::DeviceGuard;
 
-static_assert(kCudaStepRows == kStepRows && kCudaStepWords == kStepWords,
+static_assert(kCudaTileRows == kTileDepth && kCudaTileSteps == kTileSteps,
               "common/arguments.h and layout.h describe one layout");
 
 }  // namespace
 
 Tensor repack(const Tensor& qweight, int64_t size_n, int64_t size_k, int64_t bits) {
-  check_codes(bits);
+  check_bits(bits);
   check_sizes(size_n, size_k);
   check_words("qweight", qweight, Place::kCuda, {size_k * bits / 32, size_n});
 
   const DeviceGuard guard(qweight.get_device_index());
-  const Tensor plain = as_contiguous(qweight);
+  const Tensor plain = as_readable(qweight, Place::kCuda);
   Tensor packed = torch::stable::new_empty(plain, packed_shape(size_n, size_k, bits, Place::kCuda));
   check_started(
       launch_repack(static_cast<const uint32_t*>(plain.const_data_ptr()), size_n, size_k,
-                    static_cast<uint32_t*>(packed.mutable_data_ptr()), current_stream(plain)),
+                    static_cast<int>(bits), static_cast<uint32_t*>(packed.mutable_data_ptr()),
+                    current_stream(plain)),
       "repack");
   return packed;
 }
 
 Tensor unpack(const Tensor& qweight, int64_t size_n, int64_t size_k, int64_t bits) {
-  check_codes(bits);
+  check_bits(bits);
   check_sizes(size_n, size_k);
   check_packed("qweight", qweight, size_n, size_k, bits, Place::kCuda);
 
@@ -46,7 +47,8 @@ Tensor unpack(const Tensor& qweight, int64_t size_n, int64_t size_k, int64_t bit
   Tensor plain = torch::stable::new_empty(packed, {size_k * bits / 32, size_n});
   check_started(
       launch_unpack(static_cast<const uint32_t*>(packed.const_data_ptr()), size_n, size_k,
-                    static_cast<uint32_t*>(plain.mutable_data_ptr()), current_stream(packed)),
+                    static_cast<int>(bits), static_cast<uint32_t*>(plain.mutable_data_ptr()),
+                    current_stream(packed)),
       "unpack");
   return plain;
 }
@@ -69,7 +71,7 @@ Tensor join(const std::vector<Tensor>& parts) {
 
 Tensor dequantize(const Tensor& qweight, const Tensor& scales, std::optional<Tensor> qzeros,
                   int64_t size_n, int64_t size_k, int64_t group_size, int64_t bits) {
-  check_codes(bits);
+  check_bits(bits);
   const CheckedWeights checked =
       check_weights(qweight, scales, qzeros, size_n, size_k, group_size, bits, Place::kCuda);
   check_same_device("scales", scales, "qweight", qweight);

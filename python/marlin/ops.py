@@ -39,8 +39,8 @@ __all__ = [
 
 _BLOCK_COLUMNS = 64
 _WORD_BITS = 32
-_CUDA_STEP_ROWS = 16  # csrc/cuda/layout.h
-_CUDA_STEP_WORDS = 128
+_CUDA_TILE_ROWS = 128  # csrc/cuda/layout.h
+_CUDA_TILE_STEPS = 8
 
 # Errors of csrc arrive as RuntimeError("marlin:<code>: <sentence>").
 _NATIVE_ERROR = re.compile(r"marlin:(\w+): (.*)", re.DOTALL)
@@ -269,7 +269,8 @@ def _fake_gemm(
 def _fake_repack(qweight: Tensor, size_n: int, size_k: int, bits: int) -> Tensor:
     blocks = (size_n + _BLOCK_COLUMNS - 1) // _BLOCK_COLUMNS
     if qweight.device.type == "cuda":
-        return qweight.new_empty((blocks, size_k // _CUDA_STEP_ROWS, _CUDA_STEP_WORDS))
+        steps = -(-size_k // _CUDA_TILE_ROWS) * _CUDA_TILE_STEPS
+        return qweight.new_empty((blocks, steps, 32 * bits))
     return qweight.new_empty((blocks, size_k * bits // _WORD_BITS, _BLOCK_COLUMNS))
 
 
