@@ -26,27 +26,6 @@ void check_dtype(const char* name, Dtype got, Dtype expected) {
   fail("unsupported", concat("`", name, "`: expected the dtype of `a` on CUDA, got another one"));
 }
 
-Device read_device(int32_t index) {
-  int major = 0;
-  int minor = 0;
-  Device device{};
-  const auto read = [index](int& value, cudaDeviceAttr attribute) {
-    const cudaError_t status = cudaDeviceGetAttribute(&value, attribute, index);
-    if (status == cudaSuccess) return;
-    fail("internal",
-         concat("cuda:", index, " doesn't tell what it is: ", cudaGetErrorString(status)));
-  };
-  read(major, cudaDevAttrComputeCapabilityMajor);
-  read(minor, cudaDevAttrComputeCapabilityMinor);
-  read(device.multiprocessors, cudaDevAttrMultiProcessorCount);
-  device.architecture = 10 * major + minor;
-  if (device.architecture < 80) {
-    fail("unsupported", concat("the GPU has compute capability ", major, ".", minor,
-                               ", and the kernels need 8.0 or later"));
-  }
-  return device;
-}
-
 // As the kernel wants them: `k` columns in the order of the weights, aligned.
 Rows arranged(const Tensor& a, int64_t m, int64_t k, const std::optional<Tensor>& perm,
               cudaStream_t stream) {
@@ -114,6 +93,7 @@ Tensor gemm(const Tensor& a, const Tensor& qweight, const Tensor& scales,
   }
 
   const int32_t index = qweight.get_device_index();
+  const Device device = device_of(index);
   const torch::stable::accelerator::DeviceGuard guard(index);
   const auto a_sizes = a.sizes();
   std::vector<int64_t> out_sizes(a_sizes.begin(), a_sizes.end());
@@ -132,7 +112,7 @@ Tensor gemm(const Tensor& a, const Tensor& qweight, const Tensor& scales,
   const Launch launch =
       plan_gemm({m, size_n, size_k, checked.weights.group_size, qzeros.has_value(),
                  dtype == Dtype::kFloat16 ? Scalar::kFloat16 : Scalar::kBFloat16},
-                read_device(index));
+                device);
   const Tensor partial =
       torch::stable::new_empty(a, {launch.partial_bytes / 4}, torch::headeronly::ScalarType::Float);
   const Tensor locks = locks_of(a, stream, launch.lock_count);
