@@ -79,6 +79,7 @@ _KERNELS = {
 _CUDA_SOURCES = (
     "common/arguments.cpp",
     "cuda/registration.cpp",
+    "cuda/kernel_info.cpp",
     "cuda/devices.cpp",
     "cuda/gemm_plan.cpp",
     "cuda/workspace.cpp",

@@ -8,11 +8,10 @@
 
 #include "../common/arguments.h"
 #include "../common/error.h"
+#include "architecture.h"
 
 namespace marlin::cuda {
 namespace {
-
-constexpr int kOldestArchitecture = 80;
 
 int read_attribute(int32_t index, cudaDeviceAttr attribute) {
   int value = 0;

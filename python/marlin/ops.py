@@ -22,7 +22,7 @@ from marlin.errors import (
     UnsupportedError,
 )
 from marlin.kernel_info import KernelInfo, kernel_info
-from marlin.library import is_loaded, require_library, unsupported_device
+from marlin.library import is_loaded, no_kernels, require_library
 
 __all__ = [
     "KernelInfo",
@@ -233,7 +233,7 @@ def _raise_typed(
                 ) from error
     _require_one_device(**tensors)
     if isinstance(error, NotImplementedError):
-        raise unsupported_device(next(iter(tensors.values())).device.type) from error
+        raise no_kernels(next(iter(tensors.values())).device.type) from error
     raise error
 
 
