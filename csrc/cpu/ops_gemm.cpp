@@ -64,15 +64,6 @@ Tensor checked_perm(const Tensor& perm, int64_t size_k) {
   return contiguous;
 }
 
-void check_activations(const Tensor& a, int64_t size_k) {
-  check_place("a", a, Place::kCpu);
-  if (a.dim() == 0) invalid_argument("a", "expected at least one dimension, got a scalar");
-  if (a.size(a.dim() - 1) > size_k) {
-    invalid_argument("a", "expected at most `size_k` = ", size_k, " columns, got shape ",
-                     describe_shape(a));
-  }
-}
-
 }  // namespace
 
 Tensor gemm(const Tensor& a, const Tensor& qweight, const Tensor& scales,
@@ -81,7 +72,8 @@ Tensor gemm(const Tensor& a, const Tensor& qweight, const Tensor& scales,
             std::string activation, std::string epilogue) {
   const CheckedWeights checked =
       check_weights(qweight, scales, qzeros, size_n, size_k, group_size, bits, Place::kCpu);
-  check_activations(a, size_k);
+  check_place("a", a, Place::kCpu);
+  check_columns("a", a, size_k);
   const Dtype dtype = check_float("a", a);
   Dtype bias_dtype = dtype;
   if (bias.has_value()) {
