@@ -86,7 +86,13 @@ _CUDA_SOURCES = (
     "cuda/ops_gemm.cpp",
     "cuda/ops_layout.cpp",
 )
-_CUDA_KERNELS = ("cuda/dequantize.cu", "cuda/arrange.cu", "cuda/gemm.cu", "cuda/repack.cu")
+_CUDA_KERNELS = (
+    "cuda/dequantize.cu",
+    "cuda/arrange.cu",
+    "cuda/silu_mul.cu",
+    "cuda/gemm.cu",
+    "cuda/repack.cu",
+)
 
 
 def kernel_flags(machine: str) -> dict[str, tuple[str, ...]]:

@@ -13,6 +13,7 @@
 #include "devices.h"
 #include "gemm.h"
 #include "ops.h"
+#include "silu_mul.h"
 #include "workspace.h"
 
 namespace marlin::cuda {
@@ -143,17 +144,15 @@ Tensor gemm(const Tensor& a, const Tensor& qweight, const Tensor& scales,
   }
   const Dtype inner =
       product_dtype(activation, {dtype, bias_dtype, operands.checked.weights.scale_dtype});
-  if (epilogue != "none") {
-    fail("unsupported", concat("`epilogue`: expected `none` on CUDA, got `", epilogue, "`"));
-  }
+  const bool is_gated = check_epilogue(epilogue, size_n);
 
   const int32_t index = qweight.get_device_index();
   const Device device = device_of(index);
   const torch::stable::accelerator::DeviceGuard guard(index);
   const auto a_sizes = a.sizes();
-  std::vector<int64_t> out_sizes(a_sizes.begin(), a_sizes.end());
-  out_sizes.back() = size_n;
-  Tensor product = torch::stable::new_empty(a, out_sizes, scalar_type(inner));
+  std::vector<int64_t> sizes(a_sizes.begin(), a_sizes.end());
+  sizes.back() = size_n;
+  Tensor product = torch::stable::new_empty(a, sizes, scalar_type(inner));
   const int64_t m = product.numel() / size_n;
   if (m >= kMaxSize || size_n >= kMaxSize || size_k >= kMaxK) {
     invalid_argument("a",
@@ -161,7 +160,16 @@ Tensor gemm(const Tensor& a, const Tensor& qweight, const Tensor& scales,
                      " rows, ", size_n, " x ", size_k);
   }
   if (m > 0) multiply(operands, inner, m, device, product);
-  return converted(product, dtype);
+  if (!is_gated) return converted(product, dtype);
+
+  sizes.back() = size_n / 2;
+  Tensor out = torch::stable::new_empty(a, sizes);
+  if (m > 0) {
+    check_started(launch_silu_mul(product.const_data_ptr(), inner, m, size_n / 2,
+                                  out.mutable_data_ptr(), dtype, current_stream(a)),
+                  "silu_mul");
+  }
+  return out;
 }
 
 }  // namespace marlin::cuda

@@ -89,7 +89,8 @@ def gemm(
             no finite number overflows, where one is not; the integers are not there. What has
             another dtype is converted in each call.
         epilogue: "none", or "silu_mul": the first half of the columns gates the other half,
-            silu(gate) * other, in float32. N is then a multiple of 128.
+            silu(gate) * other, in float32. N is then a multiple of 128. On CUDA both halves are
+            rounded to the dtype of the product before.
 
     Returns:
         (..., N), or (..., N / 2) with "silu_mul", in the dtype of `a`; differentiable in `a` and

@@ -61,6 +61,8 @@ def arguments(**changed: Any) -> dict[str, Any]:  # noqa: ANN401  # also of the 
         ({"group_size": 48}, "`group_size`: expected"),
         ({"size_n": 70}, "`size_n`: expected a positive multiple of 8"),
         ({"bits": 3}, "`bits`: expected 4 or 8"),
+        ({"epilogue": "relu"}, "`epilogue`: expected `none` or `silu_mul`, got `relu`"),
+        ({"epilogue": "silu_mul"}, "`size_n`: expected a multiple of 128 with the epilogue"),
         ({"a": torch.zeros(3, 64)}, "`a`: expected a tensor on a CUDA device, got one elsewhere"),
         ({"scales": torch.ones(2, 72)}, "`scales`: expected a tensor on a CUDA device"),
         ({"bias": torch.ones(72)}, "`bias`: expected a tensor on a CUDA device"),
