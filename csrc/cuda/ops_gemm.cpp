@@ -35,8 +35,8 @@ struct Operands {
 };
 
 // The type of a product: float16 only where all that comes is float16. Bfloat16 holds the numbers
-// of the other types, with fewer digits; float16 would make infinities of large ones, and nobody
-// would be told, since that takes a look at them.
+// of the other types with fewer digits (its kernels take activations below 2^28); float16 would
+// make infinities of large ones, and nobody would be told, since that takes a look at them.
 Dtype product_dtype(const std::string& activation, std::initializer_list<Dtype> given) {
   if (activation != "auto" && activation != "bfloat16") {
     fail("unsupported",
