@@ -14,6 +14,7 @@ import marlin
 from marlin import ops
 from marlin.errors import UnsupportedError
 from marlin.library import CPU_LIBRARY
+from tests.devices import CUDA
 from tests.package_copy import run_in_copy
 
 CSRC = Path(__file__).resolve().parents[2] / "csrc"
@@ -85,6 +86,16 @@ def test_other_devices_have_no_kernel() -> None:
 def test_a_machine_without_a_gpu_is_told_so_whether_the_library_is_there_or_not() -> None:
     with pytest.raises(UnsupportedError, match="finds no CUDA GPU"):
         ops.kernel_info("cuda")
+
+
+@pytest.mark.parametrize("device", [CUDA])
+def test_the_gpu_of_this_machine_is_served(device: str) -> None:
+    info = ops.kernel_info(device)
+    assert info.device == f"cuda:{torch.cuda.current_device()}"
+    assert info.gpu == torch.cuda.get_device_name()
+    assert info.compute_capability == torch.cuda.get_device_capability()
+    assert info.kernel in info.available
+    assert info.library.is_file()
 
 
 @needs_cuda_torch

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -12,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from marlin import layouts, ops
 from marlin.act_order import group_order, sort_rows, unsort_rows
-from tests.devices import CUDA
+from tests.devices import CUDA, no_waiting
 
 Made = tuple[Tensor, ...]
 
@@ -66,16 +65,6 @@ def convert(name: str, operands: Made) -> Made:
     return made if isinstance(made, tuple) else (made,)
 
 
-@contextmanager
-def no_waiting() -> Iterator[None]:
-    """An operation that waits for the GPU raises."""
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-
-
 @pytest.mark.parametrize("name", CONVERSIONS)
 def test_no_conversion_looks_at_a_value_or_leaves_the_device(name: str) -> None:
     wanted = convert(name, CONVERSIONS[name][1]())
@@ -86,7 +75,6 @@ def test_no_conversion_looks_at_a_value_or_leaves_the_device(name: str) -> None:
             assert (got.shape, got.dtype) == (expected.shape, expected.dtype)
 
 
-@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 @pytest.mark.parametrize("name", CONVERSIONS)
 @pytest.mark.parametrize("device", [CUDA])
 def test_a_gpu_gives_the_bits_of_the_cpu(name: str, device: str) -> None:

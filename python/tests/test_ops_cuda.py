@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from marlin import ops, primitives
-from tests.devices import CUDA, DEVICES
+from tests.devices import CUDA, DEVICES, no_waiting
 
 HALVES = (torch.float16, torch.bfloat16)
 DTYPES = (*HALVES, torch.float32)
@@ -182,6 +182,27 @@ def test_a_gate_without_bounds_opens_and_closes(device: str) -> None:
     assert result[1] == 0
     assert result[2].isnan()
     assert bool((result[3:] == functional.silu(torch.ones(())).half().to(device)).all())
+
+
+@pytest.mark.parametrize("device", [CUDA])
+@pytest.mark.parametrize("epilogue", ["none", "silu_mul"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_call_waits_for_nothing_and_can_be_captured(
+    dtype: torch.dtype, epilogue: str, device: str
+) -> None:
+    linear = make_linear(device, 384, has_zeros=True, has_perm=True)
+    a = randn(device, 3, 250, dtype=dtype)
+    bias = randn(device, 384, dtype=torch.float32)
+    with no_waiting():
+        wanted = linear.gemm(a, bias, epilogue=epilogue)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = linear.gemm(a, bias, epilogue=epilogue)
+    for _ in range(3):
+        captured.fill_(torch.nan)
+        graph.replay()
+        assert torch.equal(captured, wanted)
 
 
 def opcheck_samples(device: str) -> Iterator[tuple[str, tuple[object, ...]]]:
