@@ -32,6 +32,13 @@ void check_words(const char* name, const Tensor& tensor, Place place,
 // Throws unless the dtype is float16, bfloat16 or float32.
 Dtype check_float(const char* name, const Tensor& tensor);
 
+// At least one dimension, and at most `size_k` columns.
+void check_columns(const char* name, const Tensor& tensor, int64_t size_k);
+
+// Whether the epilogue is `silu_mul`, which takes a multiple of 128 columns, and not `none`; throws
+// at any other.
+bool check_epilogue(const std::string& name, int64_t size_n);
+
 // size_n a positive multiple of 8, size_k a positive multiple of 32.
 void check_sizes(int64_t size_n, int64_t size_k);
 

@@ -26,7 +26,7 @@ Tensor repack(const Tensor& qweight, int64_t size_n, int64_t size_k, int64_t bit
   check_sizes(size_n, size_k);
   check_words("qweight", qweight, Place::kCuda, {size_k * bits / 32, size_n});
 
-  const DeviceGuard guard(qweight.get_device_index());
+  const DeviceGuard guard(usable_gpu(qweight));
   const Tensor plain = as_readable(qweight, Place::kCuda);
   Tensor packed = torch::stable::new_empty(plain, packed_shape(size_n, size_k, bits, Place::kCuda));
   check_started(
@@ -42,7 +42,7 @@ Tensor unpack(const Tensor& qweight, int64_t size_n, int64_t size_k, int64_t bit
   check_sizes(size_n, size_k);
   check_packed("qweight", qweight, size_n, size_k, bits, Place::kCuda);
 
-  const DeviceGuard guard(qweight.get_device_index());
+  const DeviceGuard guard(usable_gpu(qweight));
   const Tensor packed = as_readable(qweight, Place::kCuda);
   Tensor plain = torch::stable::new_empty(packed, {size_k * bits / 32, size_n});
   check_started(
@@ -58,7 +58,7 @@ Tensor join(const std::vector<Tensor>& parts) {
   const Tensor& first = parts.front();
   for (const Tensor& part : parts) check_same_device("parts", part, "parts[0]", first);
 
-  const DeviceGuard guard(first.get_device_index());
+  const DeviceGuard guard(usable_gpu(first));
   Tensor whole = torch::stable::new_empty(first, {blocks, first.size(1), first.size(2)});
   int64_t start = 0;
   for (const Tensor& part : parts) {
@@ -77,7 +77,7 @@ Tensor dequantize(const Tensor& qweight, const Tensor& scales, std::optional<Ten
   check_same_device("scales", scales, "qweight", qweight);
   if (qzeros.has_value()) check_same_device("qzeros", *qzeros, "qweight", qweight);
 
-  const DeviceGuard guard(qweight.get_device_index());
+  const DeviceGuard guard(usable_gpu(qweight));
   Tensor out = torch::stable::new_empty(scales, {size_n, size_k});
   check_started(launch_dequantize(checked.weights, out.mutable_data_ptr(), current_stream(qweight)),
                 "dequantize");

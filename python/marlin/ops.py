@@ -22,7 +22,7 @@ from marlin.errors import (
     UnsupportedError,
 )
 from marlin.kernel_info import KernelInfo, kernel_info
-from marlin.library import is_loaded, require_library, unsupported_device
+from marlin.library import is_loaded, no_kernels, require_library
 
 __all__ = [
     "KernelInfo",
@@ -85,8 +85,12 @@ def gemm(
             codes of 4 bits, everything else as "int16". "int16": integers with a scale per stretch
             of at most 64 rows of K, off by less than 1e-4. "int8": of at most 128, about 1e-2.
             "bfloat16": rounded, about 2e-3; 4 bits only, on a CPU with bfloat16 dot products.
+            On CUDA "auto" is float16 where `a`, `scales` and `bias` all are, and "bfloat16", for
+            activations below 2^28, where one is not; the integers are not there. What has another
+            dtype is converted in each call.
         epilogue: "none", or "silu_mul": the first half of the columns gates the other half,
-            silu(gate) * other, in float32. N is then a multiple of 128.
+            silu(gate) * other, in float32. N is then a multiple of 128. On CUDA both halves are
+            rounded to the dtype of the product before.
 
     Returns:
         (..., N), or (..., N / 2) with "silu_mul", in the dtype of `a`; differentiable in `a` and
@@ -233,7 +237,7 @@ def _raise_typed(
                 ) from error
     _require_one_device(**tensors)
     if isinstance(error, NotImplementedError):
-        raise unsupported_device(next(iter(tensors.values())).device.type) from error
+        raise no_kernels(next(iter(tensors.values())).device.type) from error
     raise error
 
 
