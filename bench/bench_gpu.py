@@ -43,11 +43,15 @@ from bench.gpu.timer import timer_of  # noqa: E402
 from bench.shapes import GPU_ROWS, GPU_SETS, GROUP_SIZES, LinearShape  # noqa: E402
 from bench.timing import machine  # noqa: E402
 
+from marlin import ops  # noqa: E402
+from marlin.errors import MarlinError  # noqa: E402
+
 QUICK_ROWS = (1, 16, 64, 256)
 PROFILED_ROWS = (1, 16, 64)
 GRAPH_SECONDS, QUICK_GRAPH_SECONDS = 2e-3, 1e-3
 ROUNDS, QUICK_ROUNDS = 9, 5
 HANG_SECONDS = 120.0
+BUILD = "MARLIN_CUDA=1 python setup.py build_ext --inplace"
 
 
 def main() -> int:
@@ -57,6 +61,11 @@ def main() -> int:
         return 2
     settings = settings_of(options)
     device = torch.device(settings.device)
+    try:
+        ops.repack(torch.zeros(4, 8, dtype=torch.int32, device=device), 8, 32)
+    except MarlinError as error:
+        print(f"{error}; `{BUILD}` builds the library", file=sys.stderr)
+        return 2
     torch.manual_seed(0)
     torch.set_float32_matmul_precision("highest")  # the reference is no tf32
     facts = machine()

@@ -30,7 +30,6 @@ QUERY = (
     "power.draw",
     "power.limit",
     "temperature.gpu",
-    "clocks_throttle_reasons.active",
 )
 
 

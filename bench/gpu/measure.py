@@ -6,7 +6,6 @@ A result is checked before it gets a time. Prints lines for people; what it retu
 from __future__ import annotations
 
 import faulthandler
-import gc
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -137,9 +136,6 @@ def _weights(
 ) -> Iterator[tuple[GpuWeight, dict[str, GpuImplementation], dict[str, str]]]:
     """Each weight, with what can multiply by it, and the reason for what cannot."""
     device = torch.device(settings.device)
-    # A capture collects garbage each time, which then has only new objects to look at.
-    gc.collect()
-    gc.freeze()
     for shape in settings.shapes:
         for group_size in settings.group_sizes:
             weight = GpuWeight.random(shape, group_size, device)
