@@ -7,7 +7,9 @@ the tests where there is no GPU. Needs torch, numpy and pytest.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,8 +24,10 @@ __all__ = [
     "DEVICE",
     "IS_CUDA",
     "LAYER_TOLERANCE",
+    "MIB",
     "TOLERANCE",
     "Operands",
+    "free_pieces",
     "needs_cuda",
     "on_a_gpu",
     "operands_of",
@@ -51,9 +55,10 @@ TOLERANCE = 1e-4 if IS_CUDA else 1e-3
 LAYER_TOLERANCE = 1e-3
 
 EXACT_COLUMNS = 4096  # of a large weight that are float64 at a time
-_MIB = 1 << 20
+MIB = 1 << 20
+POISONED = (*[MIB] * 32, *[64 * MIB] * 4)  # at least so much memory, in pieces of both kinds
 
-worst_errors: dict[str, float] = {}  # by dtype, of all results that were checked
+worst_errors: dict[str, float] = {}  # by dtype, of all results that were right
 
 
 @dataclass(frozen=True)
@@ -88,16 +93,16 @@ class Operands:
         )
 
     def error(self, result: Tensor) -> float:
-        """The mean error over the mean magnitude; NaN if anything is."""
-        wanted = self.exact.to(result.dtype).double()
+        """The mean error over the mean magnitude, or NaN; computed where the result is."""
+        wanted = self.exact.to(result.device).to(result.dtype).double()
         return float((result.double() - wanted).abs().mean() / wanted.abs().mean())
 
     def check(self, result: Tensor | None = None, tolerance: float = TOLERANCE) -> None:
         """Fails unless the result, of `gemm` by default, is the product."""
         error = self.error(self.gemm() if result is None else result)
+        assert error <= tolerance, f"mean error {error:.2e}"
         name = str(self.a.dtype).removeprefix("torch.")
         worst_errors[name] = max(error, worst_errors.get(name, 0.0))
-        assert error <= tolerance, f"mean error {error:.2e}"
 
     def rows(self, begin: int, end: int) -> Operands:
         """The same weight with some of the rows."""
@@ -165,21 +170,48 @@ def random_operands(
 def poison() -> None:
     """Fills the free memory that torch keeps with NaN: what an operator allocates next holds NaN.
 
-    On a GPU it fails if that does not come true; on the CPU it does nothing.
+    Of the current stream. On a GPU it fails if that does not come true; on the CPU it does nothing.
     """
     if not IS_CUDA:
         return
     torch.cuda.empty_cache()
+    enough = [torch.empty(size, dtype=torch.uint8, device=DEVICE) for size in POISONED]
+    del enough
     _fill_free_memory()
-    for count in (256, 65536, 2 * _MIB, 12 * _MIB):
-        assert torch.empty(count, device=DEVICE).isnan().all(), f"{count} floats are not poisoned"
+    for size in (1 << 10, 1 << 18, 8 * MIB, 48 * MIB):
+        values = torch.empty(size // 4, device=DEVICE)
+        assert values.isnan().all(), f"{size} bytes are not poisoned"
+        del values
     _fill_free_memory()  # once more: the looking has used some
 
 
+def free_pieces(segments: Sequence[Mapping[str, Any]], device: int, stream: int) -> list[int]:
+    """The allocations that take all free memory of a stream, in bytes, the largest first.
+
+    segments: of `torch.cuda.memory_snapshot`. Requests of up to 1 MiB are served from `small`
+    segments alone, and larger ones from the others; memory of a graph is its own.
+    """
+    pieces = []
+    for segment in segments:
+        pool = tuple(segment.get("segment_pool_id", (0, 0)))
+        if (segment["device"], segment["stream"], pool) != (device, stream, (0, 0)):
+            continue
+        for block in segment["blocks"]:
+            size = block["size"]
+            if block["state"] != "inactive":
+                continue
+            if segment["segment_type"] == "small":
+                pieces += [MIB] * (size // MIB) + [size % MIB] * (size % MIB > 0)
+            elif size > MIB:
+                pieces.append(size)
+    return sorted(pieces, reverse=True)
+
+
 def _fill_free_memory() -> None:
-    # Up to 1 MiB is cut from pieces of 2 MiB, more from pieces of its own.
-    sizes = [_MIB] * 32 + [64 * _MIB] * 4
-    held = [torch.full((size // 4,), float("nan"), device=DEVICE) for size in sizes]
+    stream = torch.cuda.current_stream()
+    segments = torch.cuda.memory_snapshot()
+    pieces = free_pieces(segments, stream.device_index, stream.cuda_stream)
+    held = [torch.full((size // 4,), float("nan"), device=DEVICE) for size in pieces]
     torch.cuda.synchronize()
     del held
 

@@ -42,7 +42,7 @@ def displaced(tensor: Tensor, offset: int) -> Tensor:
 @pytest.mark.parametrize("m", [1, 6])
 @pytest.mark.parametrize("begin", [0, 3, 8])
 def test_activations_of_any_stride(case: Operands, begin: int, m: int) -> None:
-    wanted = case.gemm()[:m]
+    wanted = replace(case, a=case.a[:m].clone()).gemm()
     for width in (528, 531):
         wide = torch.full((m, width), float("nan"), dtype=case.a.dtype, device=DEVICE)
         wide[:, begin : begin + 512] = case.a[:m]
@@ -58,7 +58,8 @@ def test_activations_of_any_number_of_dimensions(case: Operands) -> None:
     swapped = case.a.view(2, 3, 512).transpose(0, 1).contiguous().transpose(0, 1)
     assert torch.equal(replace(case, a=swapped).gemm(), wanted.view(2, 3, 256))
     repeated = case.a[2].expand(6, 512)
-    assert torch.equal(replace(case, a=repeated).gemm(), wanted[2].expand(6, 256))
+    held = replace(case, a=repeated.contiguous())
+    assert torch.equal(replace(case, a=repeated).gemm(), held.gemm())
 
 
 def test_missing_columns_of_the_activations_count_as_zero(case: Operands) -> None:

@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from operands import (
     IS_CUDA,
     LAYER_TOLERANCE,
-    Operands,
     on_a_gpu,
     operands_of,
     poison,
@@ -113,7 +114,7 @@ def test_nan_and_infinity_stay_in_their_row() -> None:
     case = random_operands(20, 264, 512, 128)
     a = case.a.clone()
     a[3, 17], a[11, 400] = float("nan"), float("inf")
-    result = Operands(**{**vars(case), "a": a}).gemm()
+    result = replace(case, a=a).gemm()
     others = [row for row in range(20) if row not in (3, 11)]
     assert torch.equal(result[others], case.gemm()[others])
     assert not result[[3, 11]].isfinite().any()
@@ -130,7 +131,7 @@ def test_fifty_calls_give_the_same_bits() -> None:
 def test_a_weight_in_another_layout_is_noticed() -> None:
     """Packed words that stand elsewhere don't happen to give the result."""
     case = random_operands(8, 256, 512, 128)
-    swapped = Operands(**{**vars(case), "qweight": case.qweight.flip(0)})
+    swapped = replace(case, qweight=case.qweight.flip(0))
     assert swapped.error(swapped.gemm()) > 0.5
-    shifted = Operands(**{**vars(case), "qweight": case.qweight.roll(1, dims=-1)})
+    shifted = replace(case, qweight=case.qweight.roll(1, dims=-1))
     assert shifted.error(shifted.gemm()) > 0.5
