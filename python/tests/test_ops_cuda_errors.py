@@ -33,7 +33,7 @@ def arguments(**changed: Any) -> dict[str, Any]:  # noqa: ANN401  # also of the 
     """Correct arguments of gemm for N = 72, K = 64, group 32, but for those that are changed."""
     correct: dict[str, Any] = {
         "a": halves(3, 64),
-        "qweight": words(2, 4, 128),
+        "qweight": words(2, 8, 128),
         "scales": halves(2, 72),
         "qzeros": words(2, 9),
         "bias": halves(72),
@@ -51,7 +51,7 @@ def arguments(**changed: Any) -> dict[str, Any]:  # noqa: ANN401  # also of the 
         ({"a": halves(3, 65)}, r"`a`: expected at most `size_k` = 64 columns, got shape \(3, 65\)"),
         ({"a": halves()}, "`a`: expected at least one dimension"),
         ({"a": on_cuda(3, 64, dtype=torch.float64)}, "`a`: expected dtype float16, bfloat16 or"),
-        ({"qweight": words(2, 8, 64)}, r"`qweight`: expected shape \(2, 4, 128\), got \(2, 8, 64"),
+        ({"qweight": words(2, 8, 64)}, r"`qweight`: expected shape \(2, 8, 128\), got \(2, 8, 64"),
         ({"scales": halves(2, 2, 64)}, r"`scales`: expected shape \(2, 72\), got \(2, 2, 64\)"),
         ({"qzeros": words(2, 72)}, r"`qzeros`: expected shape \(2, 9\)"),
         ({"bias": halves(71)}, r"`bias`: expected shape \(72,\), got \(71,\)"),
@@ -76,7 +76,7 @@ def test_a_wrong_argument_is_named(changed: dict[str, Any], message: str) -> Non
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"bits": 8}, "`bits`: expected 4 on CUDA, got 8"),
+        ({"bits": 8, "qweight": words(2, 8, 256)}, "`qzeros`: expected none with 8 bits"),
         ({"activation": "int8"}, "`activation`: expected `auto` or `bfloat16` on CUDA, got `int8`"),
     ],
 )
