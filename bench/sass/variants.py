@@ -68,7 +68,8 @@ class Variant:
     @property
     def copies(self) -> int:
         """Asynchronous copies of a warp for a tile: of those warps that take part in all."""
-        shared_out = (self.shape.weight_bytes + self.shape.activation_bytes) // self.threads
+        activations = self.rows * TILE_DEPTH * 2
+        shared_out = (self.shape.weight_bytes + activations) // self.threads
         groups = TILE_DEPTH // self.group_rows if self.group_rows else 0
         scales = -(-groups * self.shape.warp_columns // 8 // WARP)
         return shared_out // CHUNK_BYTES + scales * (2 if self.has_zeros else 1)
@@ -78,7 +79,7 @@ class Variant:
         """HMMA of a warp for a tile, where each does its share of those with constants."""
         row_tiles = max(1, self.rows // self.shape.row_warps // 16)
         columns = self.shape.warp_columns // (16 if self.rows == 8 else 8)
-        constants = STEPS * row_tiles * (2 if self.has_zeros else 1)
-        if self.rows == 64 and self.group_rows == 0:
-            constants //= self.shape.warps
+        # Needed only once, at the end, they are shared out over the warps.
+        constant_tiles = row_tiles if self.group_rows else 1
+        constants = STEPS * constant_tiles * (2 if self.has_zeros else 1)
         return STEPS * row_tiles * columns + constants

@@ -7,13 +7,16 @@ namespace {
 
 template <typename Scalar, int bits, int rows, int group_rows, bool has_zeros>
 cudaError_t launch(const Launch& plan, const GemmArguments& arguments, cudaStream_t stream) {
-  using S = Shape<Scalar, bits, rows, group_rows, has_zeros>;
-  const auto kernel = gemm<S>;
-  const cudaError_t status =
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, plan.shared_bytes);
-  if (status != cudaSuccess) return status;
-  kernel<<<plan.blocks, plan.threads, plan.shared_bytes, stream>>>(arguments);
-  return cudaGetLastError();
+  if constexpr (exists(bits, rows, group_rows, has_zeros)) {
+    const auto kernel = gemm<Shape<Scalar, bits, rows, group_rows, has_zeros>>;
+    const cudaError_t status = cudaFuncSetAttribute(
+        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, plan.shared_bytes);
+    if (status != cudaSuccess) return status;
+    kernel<<<plan.blocks, plan.threads, plan.shared_bytes, stream>>>(arguments);
+    return cudaGetLastError();
+  } else {
+    return cudaErrorInvalidValue;  // no plan has it
+  }
 }
 
 template <typename Scalar, int bits, int rows, bool has_zeros>
@@ -22,10 +25,7 @@ cudaError_t launch_groups(const Launch& plan, const GemmArguments& g, cudaStream
     case 0:
       return launch<Scalar, bits, rows, 0, has_zeros>(plan, g, stream);
     case 32:
-      if constexpr (rows < 64 || has_64_rows(bits, 32)) {
-        return launch<Scalar, bits, rows, 32, has_zeros>(plan, g, stream);
-      }
-      return cudaErrorInvalidValue;  // never planned
+      return launch<Scalar, bits, rows, 32, has_zeros>(plan, g, stream);
     case 64:
       return launch<Scalar, bits, rows, 64, has_zeros>(plan, g, stream);
     default:

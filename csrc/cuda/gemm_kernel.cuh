@@ -63,6 +63,11 @@ __device__ bool reduce(const GemmArguments& g, Multiplier<S>& multiplier, int co
   return true;
 }
 
+// Where the tiles of the column that a tile is in end, or those of this block before.
+__device__ inline int end_of_column(const GemmArguments& g, int tile) {
+  return min(g.end_of_stripe(blockIdx.x), (tile / g.tiles_k + 1) * g.tiles_k);
+}
+
 template <class S>
 __global__ void __launch_bounds__(S::kThreads, 1) gemm(const __grid_constant__ GemmArguments g) {
   extern __shared__ __align__(256) unsigned char memory[];
@@ -80,11 +85,9 @@ __global__ void __launch_bounds__(S::kThreads, 1) gemm(const __grid_constant__ G
   }
   constexpr uint32_t kLastStage = kAhead * S::kStageBytes;
   uint32_t free = kLastStage;  // the stage that was in work last, in bytes
-  int index = tile / g.tiles_k;
   for (;;) {
     // Tiles among which neither copies nor products come to the end of a column.
-    const int end = min(g.end_of_stripe(blockIdx.x), (index + 1) * g.tiles_k);
-    const int stretch = min(loader.left(), end - tile);
+    const int stretch = min(loader.left(), end_of_column(g, tile) - tile);
     const int stop = loader.at() + stretch;
     tile += stretch;
     do {
@@ -98,14 +101,15 @@ __global__ void __launch_bounds__(S::kThreads, 1) gemm(const __grid_constant__ G
       multiplier.multiply(free);
     } while (loader.at() != stop);
     if (loader.left() == 0) loader.enter(tile + kAhead);
-    if (tile != end) continue;
+    const int last = tile - 1;
+    if (tile != end_of_column(g, last)) continue;
 
+    const int index = last / g.tiles_k;
     const Column column = Column::of(g, index);
     multiplier.finish(column);
     if (reduce<S>(g, multiplier, index)) multiplier.store(column);
     if (tile == g.end_of_stripe(blockIdx.x)) break;
     multiplier.clear();
-    ++index;
   }
   cp_async_wait<0>();
 }

@@ -22,10 +22,7 @@ class Loader {
     const int chunk = threadIdx.x % kRowThreads;
     weights_to_ = keep(shared + column_warp<S>() * S::kBlocks * S::kBlockBytes +
                        row_warp<S>() * kCopiedBytes + lane * kChunkBytes);
-    // Chunks of a row change places by the row's number, so that the eight rows that ldmatrix reads
-    // at a time lie in different banks.
-    activations_to_ =
-        keep(shared + S::kActivationsAt + (r * kRowChunks + (chunk ^ (r % 8))) * kChunkBytes);
+    activations_to_ = keep(shared + S::kActivationsAt + r * kRowPitch + chunk * kChunkBytes);
     if constexpr (S::kScalesTiles) {
       const int part = lane / kScaleChunks;
       const int slot = part * kTileChunks + column_warp<S>() * kScaleChunks + lane % kScaleChunks;
@@ -66,13 +63,14 @@ class Loader {
     start_weights(stage);
     start_activations(stage);
     if constexpr (S::kScalesTiles) start_scales(stage);
-    ++k_;
+    k_ = next(k_);
   }
 
  private:
-  // Threads side by side along a row, eight of those at least one below the other: so all chunks of
-  // a thread are swizzled alike.
-  static constexpr int kRowThreads = S::kThreads / 8 < kRowChunks ? S::kThreads / 8 : kRowChunks;
+  // Threads side by side along a row, eight of those at least one below the other: fewer rows of a
+  // thread are fewer addresses.
+  static constexpr int kRowThreads =
+      S::kThreads == 64 || !S::kScalesTiles || S::kHasZeros ? 8 : kRowChunks;
   static constexpr int kRowParts = kRowChunks / kRowThreads;
   static constexpr int kRowsAtATime = S::kThreads / kRowThreads;
   static constexpr int kCopiedRows = S::kRows / kRowsAtATime;         // by one thread
@@ -152,9 +150,8 @@ class Loader {
 #pragma unroll
       for (int part = 0; part < kRowParts; ++part) {
         const int bytes = k_ < k_end_of_activations_[part] ? kChunkBytes : 0;
-        const int chunk = i * kRowsAtATime * kRowChunks + part * kRowThreads;
-        cp_async(activations_to_ + stage + chunk * kChunkBytes, row + part * kRowThreads * 8,
-                 bytes);
+        const int to = i * kRowsAtATime * kRowPitch + part * kRowThreads * kChunkBytes;
+        cp_async(activations_to_ + stage + to, row + part * kRowThreads * 8, bytes);
       }
     }
   }

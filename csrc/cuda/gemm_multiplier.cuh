@@ -25,12 +25,11 @@ class Multiplier {
 
   __device__ Multiplier(const GemmArguments& g, uint32_t shared) : g_(g), shared_(shared) {
     const int lane = lane_of_thread();
-    const int row = S::kIsSmall ? lane % 8 : lane % 16;
+    const int rows = S::kIsSmall ? 8 : 16;  // that a lane's address is one of, and as many chunks
+    const int at = lane % rows * kRowPitch + lane / rows * kChunkBytes;
 #pragma unroll
-    for (int i = 0; i < kChunkPlaces; ++i) {
-      const int chunk = S::kIsSmall ? 4 * i + lane / 8 : 2 * i + lane / 16;
-      const int at = (row * kRowChunks + (chunk ^ (row % 8))) * kChunkBytes;
-      activations_from_[i] = keep(shared + S::kActivationsAt + first_row() * kRowBytes + at);
+    for (int t = 0; t < kRowBases; ++t) {
+      activations_from_[t] = keep(shared + S::kActivationsAt + first_row(t) * kRowPitch + at);
     }
     weights_from_ =
         keep(shared + column_warp<S>() * S::kBlocks * S::kBlockBytes + lane * kChunkBytes);
@@ -122,11 +121,15 @@ class Multiplier {
   }
 
  private:
-  // Of the 16 chunks of a row, in how many places eight of them begin for one lane.
-  static constexpr int kChunkPlaces = S::kIsSmall ? 2 : 4;
+  // Tiles of rows whose constants this warp sums, and those that lie where no other tells.
+  static constexpr int kConstantTiles = S::kSharesConstants ? 1 : S::kRowTiles;
+  static constexpr int kRowBases = S::kSharesConstants ? S::kRowTiles : 1;
 
-  // Of the tile's rows and columns, the first of this warp; and of this lane's columns.
-  static __device__ int first_row() { return row_warp<S>() * S::kWarpRows; }
+  // Of the tile's rows, the first of this warp's tile t of them; and the first of its columns.
+  static __device__ int first_row(int t) {
+    const int tile = S::kSharesConstants ? t ^ column_warp<S>() : t;
+    return row_warp<S>() * S::kWarpRows + 16 * tile;
+  }
   static __device__ int first_column() {
     const int lane = lane_of_thread();
     return column_warp<S>() * S::kWarpColumns + (S::kIsSmall ? lane / 4 * 8 : lane % 4 * 16);
@@ -138,7 +141,7 @@ class Multiplier {
   }
   static __device__ int row_of(int t, int r) {
     const int lane = lane_of_thread();
-    return S::kIsSmall ? lane % 4 * 2 + r : first_row() + 16 * t + lane / 4 + 8 * r;
+    return S::kIsSmall ? lane % 4 * 2 + r : first_row(t) + lane / 4 + 8 * r;
   }
 
   // Of a fragment for `eight`s e, the one in row r and column q: of few rows the weights are the
@@ -204,7 +207,7 @@ class Multiplier {
 #pragma unroll
     for (int t = 0; t < S::kRowTiles; ++t) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) offset_[t][i] = total_[t][i] = 0;
+      for (int i = 0; i < 4; ++i) offset_[t][i] = total_[t][i] = odd_offset_[i] = 0;
     }
   }
 
@@ -212,9 +215,7 @@ class Multiplier {
   __device__ void multiply_held(uint32_t stage, int first) {
     Activations a;
     load_activations(stage, first, a);
-    if (!S::kSharesConstants || first / S::kHeldSteps % S::kWarps == column_warp<S>()) {
-      add_constants(first, a);
-    }
+    add_constants(first, a);
     Constants starts[kKinds];
     if constexpr (S::kScalesTiles) {
 #pragma unroll
@@ -231,24 +232,17 @@ class Multiplier {
     if constexpr (S::kScalesTiles) scale_sums(stage, first / S::kHeldSteps);
   }
 
-  // Of 8 rows ldmatrix reads two steps at a time. Eight chunks further on, the address is 128 bytes
-  // further on: the swizzle leaves that bit alone.
+  // Of 8 rows ldmatrix reads two steps at a time.
   __device__ void load_activations(uint32_t stage, int first, Activations& a) {
     constexpr int kStepsAtATime = S::kIsSmall ? 2 : 1;
 #pragma unroll
     for (int s = 0; s < S::kHeldSteps; s += kStepsAtATime) {
-      uint32_t from = stage;
-      if constexpr (S::kUnrollsGroups) {
-        const int place = (first + s) / kStepsAtATime;
-        from += activations_from_[place % kChunkPlaces] + place / kChunkPlaces * 8 * kChunkBytes;
-      } else {  // `first` is no constant, and must be no index; the first chunk is a multiple of
-                // 256
-        from += activations_from_[0] ^ static_cast<uint32_t>(2 * (first + s) * kChunkBytes);
-      }
 #pragma unroll
       for (int t = 0; t < S::kRowTiles; ++t) {
+        const uint32_t row =
+            kRowBases > 1 ? activations_from_[t] : activations_from_[0] + t * 16 * kRowPitch;
         uint32_t words[4];
-        ldmatrix_x4(words, from + t * 16 * kRowBytes);
+        ldmatrix_x4(words, row + stage + (first + s) * kStepRows * 2);
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
           const uint32_t word = F::enter(words[i]);
@@ -275,7 +269,7 @@ class Multiplier {
 
   // Where registers abound, constants stay in some: a product takes its operands from neighbours.
   static constexpr bool kHoldsConstants =
-      S::kWarpRows <= 16 || (S::kUnrollsGroups && S::kScalesTiles && !S::kHasZeros);
+      S::kWarpRows <= 16 || (S::kUnrollsGroups && !S::kHasZeros);
   __device__ uint32_t sign(int step) const {
     return kHoldsConstants ? signs_[is_odd_step(step)] : sign_of(step);
   }
@@ -284,12 +278,12 @@ class Multiplier {
   }
 
   // The sums of a * o, and of a where there are zero points: of a group, or of everything so far.
-  // NOTE: products that wait for each other are padded by ptxas. Where that pays, in long groups,
-  // every other step of a group adds to a sum of its own.
+  // NOTE: products that wait for each other are padded by ptxas. Where that pays, every other step
+  // adds to a sum of its own.
+  static constexpr bool kAlternates =
+      S::kSharesConstants || (S::kGroupRows == kTileDepth && S::kRowTiles == 1);
   __device__ void add_constants(int first, const Activations& a) {
     constexpr uint32_t kOnes = 0x00010001;
-    constexpr bool kHasTwoSums = S::kGroupRows == kTileDepth && S::kRowTiles == 1;
-    float other[4] = {};
     if constexpr (S::kScalesTiles) clear_constants();
 #pragma unroll
     for (int s = 0; s < S::kHeldSteps; ++s) {
@@ -297,17 +291,21 @@ class Multiplier {
 #pragma unroll
       for (int i = 0; i < 4; ++i) o[i] = offset_word(first + s, i);
 #pragma unroll
-      for (int t = 0; t < S::kRowTiles; ++t) {
-        float (&offset)[4] = kHasTwoSums && s % 2 == 1 ? other : offset_[t];
+      for (int t = 0; t < kConstantTiles; ++t) {
+        float (&offset)[4] = kAlternates && (first + s) % 2 == 1 ? odd_offset_ : offset_[t];
         product(offset, a[s][t], o[0], o[1], o[2], o[3], offset);
         if constexpr (S::kHasZeros) {
           product(total_[t], a[s][t], kOnes, kOnes, kOnes, kOnes, total_[t]);
         }
       }
     }
-    if constexpr (kHasTwoSums) {
+    if constexpr (S::kScalesTiles) join_constants();
+  }
+
+  __device__ void join_constants() {
+    if constexpr (kAlternates) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) offset_[0][i] += other[i];
+      for (int i = 0; i < 4; ++i) offset_[0][i] += odd_offset_[i];
     }
   }
 
@@ -365,33 +363,25 @@ class Multiplier {
     });
   }
 
-  // The constants of all rows, of which each warp has summed some of the steps.
+  // The constants of all rows, of which each warp has summed those of its first tile.
   __device__ void gather_constants() {
+    join_constants();
     gather(offset_, shared_ + S::kExchangeAt);
-    if constexpr (S::kHasZeros) gather(total_, shared_ + S::kExchangeAt + kExchangeBytes);
+    if constexpr (S::kHasZeros) gather(total_, shared_ + S::kExchangeAt + S::kRows * 4);
   }
-  static constexpr int kExchangeBytes = S::kWarps * S::kRows * 4;
 
   static __device__ void gather(Constants& constants, uint32_t area) {
-    for_rows([&](int t, int r) {
-      if (lane_of_thread() % 4 == 0) {
-        st_shared(area + (column_warp<S>() * S::kRows + row_of(t, r)) * 4, of_row(constants, t, r));
-      }
-    });
-    __syncthreads();  // what each has written, all read
-    for_rows([&](int t, int r) {
-      float sum = 0;
 #pragma unroll
-      for (int w = 0; w < S::kWarps; ++w) {
-        sum += ld_shared_float(area + (w * S::kRows + row_of(t, r)) * 4);
-      }
-      constants[t][2 * r] = sum;
-    });
+    for (int r = 0; r < 2; ++r) {
+      if (lane_of_thread() % 4 == 0) st_shared(area + row_of(0, r) * 4, of_row(constants, 0, r));
+    }
+    __syncthreads();  // what each has written, all read
+    for_rows([&](int t, int r) { constants[t][2 * r] = ld_shared_float(area + row_of(t, r) * 4); });
   }
 
   const GemmArguments& g_;
   uint32_t shared_;
-  uint32_t activations_from_[kChunkPlaces];  // of this lane, in the first stage
+  uint32_t activations_from_[kRowBases];  // of this lane, in the first stage
   uint32_t weights_from_, scales_from_, zeros_from_;
   uint32_t signs_[2];  // of even and of odd steps, as those below
   uint32_t offset_words_[2][4];
@@ -399,6 +389,7 @@ class Multiplier {
   Sums<S> result_;    // of groups, scaled, but for the factors of the opening
   Constants offset_;  // sums of a * o, and of a, times 2^-24
   Constants total_;
+  float odd_offset_[4];  // see kAlternates
 };
 
 }  // namespace marlin::cuda

@@ -12,10 +12,11 @@ int group_rows(const Problem& problem) {
   return problem.group_size % 128 == 0 ? 128 : problem.group_size % 64 == 0 ? 64 : 32;
 }
 
-int tile_rows(int64_t m, int bits, int group_rows) {
-  if (m <= 8) return 8;
-  if (m <= 16) return 16;
-  return m <= 32 || !has_64_rows(bits, group_rows) ? 32 : 64;
+int tile_rows(const Problem& problem, int group_rows) {
+  if (problem.m <= 8) return 8;
+  if (problem.m <= 16) return 16;
+  const bool has_more = exists(problem.bits, 64, group_rows, problem.has_zeros);
+  return problem.m <= 32 || !has_more ? 32 : 64;
 }
 
 // KiB of all blocks of a multiprocessor together: CUDA C++ Programming Guide, technical
@@ -53,7 +54,7 @@ Launch plan_gemm(const Problem& problem, const Device& device) {
   variant.scalar = problem.scalar;
   variant.bits = problem.bits;
   variant.group_rows = group_rows(problem);
-  variant.rows = tile_rows(problem.m, problem.bits, variant.group_rows);
+  variant.rows = tile_rows(problem, variant.group_rows);
   variant.has_zeros = problem.has_zeros;
   const TileShape shape =
       shape_of(variant.bits, variant.rows, variant.group_rows, variant.has_zeros);

@@ -50,6 +50,9 @@ struct Launch {
 };
 
 inline constexpr int kTileColumns = 256;
+// Of a row of the activations in shared memory. The 16 bytes more than it has put eight rows, which
+// are read at a time, into different banks.
+inline constexpr int kRowPitch = kTileDepth * 2 + 16;
 
 // How a tile is shared out over the warps of a block, and what a stage in shared memory holds. Few
 // rows let a warp have 128 columns, so that fewer load the same activations; many have as many sums
@@ -74,8 +77,9 @@ struct TileShape {
 // of a multiprocessor of sm_80, and each takes one more than it asks for. A larger one has it
 // alone, with the 99 KiB that sm_86 and sm_89 allow.
 inline constexpr int kThreadsOfTwo = 128;
+inline constexpr int kMaxSharedBytes = 99 * 1024;
 constexpr int stages_of(int threads, int stage_bytes) {
-  const int all = (threads <= kThreadsOfTwo ? 164 / 2 - 1 : 99) * 1024;
+  const int all = threads <= kThreadsOfTwo ? (164 / 2 - 1) * 1024 : kMaxSharedBytes;
   return stage_bytes > all / 2 ? 2 : all / stage_bytes;
 }
 
@@ -89,19 +93,21 @@ constexpr TileShape shape_of(int bits, int rows, int group_rows, bool has_zeros)
   shape.row_warps = rows == 64 && is_grouped ? 2 : 1;
   shape.warps = kTileColumns / shape.warp_columns * shape.row_warps;
   shape.weight_bytes = kTileDepth * kTileColumns * bits / 8;
-  shape.activation_bytes = rows * kTileDepth * 2;
+  shape.activation_bytes = rows * kRowPitch;
   shape.scale_bytes = groups * kTileColumns * 2;
   shape.zero_bytes = has_zeros ? groups * kTileColumns / 2 : 0;
   shape.stage_bytes =
       shape.weight_bytes + shape.activation_bytes + shape.scale_bytes + shape.zero_bytes;
   shape.stages = stages_of(shape.threads(), shape.stage_bytes);
-  // Each warp's sums of activations, and for zero points of another kind: floats.
-  shape.exchange_bytes = rows == 64 && !is_grouped ? shape.warps * rows * (has_zeros ? 8 : 4) : 0;
+  // Sums of activations, and for zero points of another kind: floats.
+  shape.exchange_bytes = rows >= 32 && !is_grouped ? rows * (has_zeros ? 8 : 4) : 0;
   return shape;
 }
 
-// Whether there are kernels of 64 rows: two stages with all those scales would be 100 KiB.
-constexpr bool has_64_rows(int bits, int group_rows) { return bits == 4 || group_rows != 32; }
+// Whether there is a kernel of so many rows: its stages fit everywhere.
+constexpr bool exists(int bits, int rows, int group_rows, bool has_zeros) {
+  return shape_of(bits, rows, group_rows, has_zeros).shared_bytes() <= kMaxSharedBytes;
+}
 
 // Expects a problem that the ops have checked.
 Launch plan_gemm(const Problem& problem, const Device& device);

@@ -48,10 +48,11 @@ struct Shape {
   // rows, of which there are two in a tile of rows.
   static constexpr int kEights = kIsSmall ? 1 : 2;
 
-  // Sums of activations alone belong to no column. Of many rows, and only once, it pays that each
-  // warp takes a part of the steps for all.
+  // Sums of activations alone belong to no column. Where they are needed only once, at the end,
+  // each warp takes one tile of rows for all: its first one, so that the warps begin with others.
   static constexpr bool kSharesConstants = kTile.exchange_bytes != 0;
   static constexpr int kExchangeAt = kStages * kStageBytes;
+  static_assert(!kSharesConstants || kWarps == kRowTiles, "a tile of rows for each warp");
 
   // Steps whose activations are in registers together: those of a group, because the sums of the
   // group start from all of them; else as few as ldmatrix gives.

@@ -22,6 +22,13 @@ __device__ inline const T* mad_wide(const T* base, int32_t index, int32_t bytes)
   return result;
 }
 
+// `value` + 1, in whose place nvcc can't count something else beside it.
+__device__ inline int32_t next(int32_t value) {
+  int32_t result;
+  asm("add.s32 %0, %1, 1;" : "=r"(result) : "r"(value));
+  return result;
+}
+
 // A policy of the second-level cache for what is read once.
 __device__ inline uint64_t createpolicy_evict_first() {
   uint64_t policy;

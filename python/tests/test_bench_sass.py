@@ -146,7 +146,7 @@ def test_a_name_tells_the_variant_and_its_shared_memory() -> None:
     variant = Variant.of_name(NAME)
     assert variant == Variant("half", 4, 8, 128, has_zeros=True)
     assert variant.threads == 64
-    assert variant.shape.shared_bytes == 4 * (16 * KIB + 2 * KIB + 512 + 128)
+    assert variant.shape.shared_bytes == 4 * (16 * KIB + 8 * (256 + 16) + 512 + 128)
     assert variant.streamed_bytes == 16 * KIB + 512 + 128
 
 

@@ -22,7 +22,7 @@ OTHERS = {5: (11, 0.78), 20: (31, 0.7)}
 
 def survey_of(product: Product, kinds: frozenset[str] | None, stride: int = 1) -> Survey:
     """Columns that several blocks share, and blocks that work on several columns."""
-    multiprocessors = 5
+    multiprocessors = 2
     healthy = Simulated(product, multiprocessors=multiprocessors)
 
     def simulate(text: str, options: Options) -> tuple[Report, list[str]]:
