@@ -7,8 +7,9 @@ namespace {
 
 template <typename Scalar, int bits, int rows, int group_rows, bool has_zeros>
 cudaError_t launch(const Launch& plan, const GemmArguments& arguments, cudaStream_t stream) {
-  if constexpr (exists(bits, rows, group_rows, has_zeros)) {
-    const auto kernel = gemm<Shape<Scalar, bits, rows, group_rows, has_zeros>>;
+  using S = Shape<Scalar, bits, rows, group_rows, has_zeros>;
+  if constexpr (exists(S::kVariant)) {
+    const auto kernel = gemm<S>;
     const cudaError_t status = cudaFuncSetAttribute(
         kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, plan.shared_bytes);
     if (status != cudaSuccess) return status;
