@@ -11,7 +11,7 @@ __all__ = ["CLASSES", "OPENED_BYTES", "alu_count", "class_of", "count_classes", 
 
 CLASSES = {
     "product": "HMMA",
-    "opening": "turns codes into operands: the LOP3 and PRMT of `open` in gemm_kernel.cuh",
+    "opening": "turns codes into operands: the LOP3 and PRMT of the openings in gemm_opening*.cuh",
     "shared": "LDS, LDSM, STS, and local memory, which nothing should use",
     "copy": "LDGSTS",
     "float": "half and float arithmetic and their conversions",

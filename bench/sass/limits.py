@@ -50,12 +50,16 @@ class Multiprocessor:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a warp needs for a KiB of weights, and a multiprocessor has in flight."""
+    """What a warp needs for a KiB of weights, and a multiprocessor has in flight.
+
+    schedulers: of its four, those that have a warp.
+    """
 
     slots: float
     alu: float
     products: float
     bytes_in_flight: int
+    schedulers: int = SCHEDULERS
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,7 @@ class Gpu:
 
     def shares(self, needs: Needs) -> Shares:
         """Of the bandwidth, by each limit alone."""
-        cycles = self.cycles_of_kib
+        cycles = self.cycles_of_kib * needs.schedulers / SCHEDULERS
         needed_in_flight = self.gb_per_s * LATENCY_NS / self.multiprocessors
         return Shares(
             issue=min(1.0, cycles / needs.slots),

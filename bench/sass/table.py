@@ -29,7 +29,15 @@ from bench.sass.classes import (  # noqa: E402
     opened_words,
 )
 from bench.sass.cubins import ToolError, Usage, compile_gemm, nvcc_version  # noqa: E402
-from bench.sass.limits import BLOCKS_LAUNCHED, GPUS, KIB, Gpu, Needs, Shares  # noqa: E402
+from bench.sass.limits import (  # noqa: E402
+    BLOCKS_LAUNCHED,
+    GPUS,
+    KIB,
+    SCHEDULERS,
+    Gpu,
+    Needs,
+    Shares,
+)
 from bench.sass.listing import Instruction, parse  # noqa: E402
 from bench.sass.loops import COPY, PRODUCT, blocks_of, hot_loop, ordinary_way, repeated  # noqa: E402
 from bench.sass.variants import Variant  # noqa: E402
@@ -65,9 +73,10 @@ class Row:
             alu=alu_count(self.instructions) / self.kib,
             products=counts["product"] / self.kib,
             # The oldest is waited for while the others are under way; one is being read.
-            bytes_in_flight=min(BLOCKS_LAUNCHED, self.resident_blocks)
+            bytes_in_flight=self.launched_blocks
             * (self.variant.shape.stages - 1)
             * self.variant.streamed_bytes,
+            schedulers=min(SCHEDULERS, self.launched_blocks * self.variant.shape.warps),
         )
 
     @property
@@ -75,6 +84,11 @@ class Row:
         return self.gpu.multiprocessor.resident_blocks(
             self.variant.threads, self.usage.registers, self.variant.shape.shared_bytes
         )
+
+    @property
+    def launched_blocks(self) -> int:
+        """Of a multiprocessor, as gemm_plan.cpp has it."""
+        return min(BLOCKS_LAUNCHED, self.resident_blocks)
 
     @property
     def shares(self) -> Shares:

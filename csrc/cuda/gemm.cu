@@ -94,9 +94,10 @@ GemmArguments arguments_of(const Launch& launch, int64_t m, const Weights& weigh
   const uint64_t parts = static_cast<uint64_t>(weights.group_size / kGroupUnit);
   arguments.group_magic = static_cast<uint32_t>(((uint64_t{1} << 32) + parts - 1) / parts);
   arguments.tiles_k = launch.tiles_k;
-  arguments.tiles_n = launch.tiles_n;
+  arguments.tiles_m = launch.tiles_m;
   arguments.tiles = launch.tiles_k * launch.tiles_n * launch.tiles_m;
   arguments.tiles_of_block = launch.tiles_of_block;
+  arguments.last_start = (launch.blocks - 1) * launch.tiles_of_block;
   return arguments;
 }
 

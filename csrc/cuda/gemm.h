@@ -28,16 +28,10 @@ struct GemmArguments {
   // ceil(2^32 / (group_size / 16)): row / group_size is the upper half of its product with row /
   // 16, while k < 2^20.
   uint32_t group_magic;
-  int32_t tiles_k, tiles_n;
+  int32_t tiles_k, tiles_m;
   int32_t tiles;  // in all
   int32_t tiles_of_block;
-
-  // The tiles of a block.
-  MARLIN_EVERYWHERE int start_of_stripe(int block) const { return block * tiles_of_block; }
-  MARLIN_EVERYWHERE int end_of_stripe(int block) const {
-    const int end = start_of_stripe(block + 1);
-    return end < tiles ? end : tiles;
-  }
+  int32_t last_start;  // the first tile of the last block's stripe
 };
 
 // What the plan and the weights say of the arguments; the pointers to activations, bias, result and

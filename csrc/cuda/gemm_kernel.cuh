@@ -2,8 +2,8 @@
 // 256 columns times 128 rows of K each, down K first. A warp has 64 or 128 columns and up to 64
 // rows of its own, so that no sum is shared inside a block.
 //
-//   stage:  weights [64 columns][step][part][lane] 16 bytes, activations [row][16 chunks of 16
-//           bytes], chunks swizzled, scales [group][column], zero points [group][column / 8]
+//   stage:  weights [64 columns][step][part][lane] 16 bytes, activations [row][kRowPitch],
+//           scales [group][column], zero points [group][column / 8]
 #pragma once
 
 #include "gemm_loader.cuh"
@@ -16,22 +16,22 @@ namespace marlin::cuda {
 // Adds up what several blocks have of one column of tiles. The one that has the first tiles, for
 // which they are the last that it does, writes the result. Each of the others, for which they are
 // the first, leaves its sums in a place of its own, and counts itself in the column's lock. The
-// first one waits for all, and adds in the order of the blocks: the result is the same in every
+// first one waits for all, and adds in the order of the stripes: the result is the same in every
 // run. The lock is zero again when it has seen all. Returns whether this block has the result.
 template <class S>
 __device__ bool reduce(const GemmArguments& g, Multiplier<S>& multiplier, int column) {
   using Fragments = Multiplier<S>;
-  const int block = static_cast<int>(blockIdx.x);
-  const int first_block = column * g.tiles_k / g.tiles_of_block;
-  const int others = ((column + 1) * g.tiles_k - 1) / g.tiles_of_block - first_block;
+  const int stripe = stripe_of_block();
+  const int first_stripe = column * g.tiles_k / g.tiles_of_block;
+  const int others = ((column + 1) * g.tiles_k - 1) / g.tiles_of_block - first_stripe;
   if (others == 0) return true;
   int32_t* lock = g.locks + column;
-  const auto partial_of = [&](int of_block) {
+  const auto partial_of = [&](int of_stripe) {
     return reinterpret_cast<float4*>(g.partial) +
-           static_cast<int64_t>(of_block) * Fragments::kFragments * S::kThreads + threadIdx.x;
+           static_cast<int64_t>(of_stripe) * Fragments::kFragments * S::kThreads + threadIdx.x;
   };
-  if (block != first_block) {
-    float4* partial = partial_of(block);
+  if (stripe != first_stripe) {
+    float4* partial = partial_of(stripe);
 #pragma unroll
     for (int i = 0; i < Fragments::kFragments; ++i) {
       const float (&mine)[4] = multiplier.fragment(i);
@@ -48,7 +48,7 @@ __device__ bool reduce(const GemmArguments& g, Multiplier<S>& multiplier, int co
   }
   __syncthreads();  // what thread 0 has acquired, all have
 #pragma unroll 1
-  for (int other = block + 1; other <= block + others; ++other) {
+  for (int other = stripe + 1; other <= stripe + others; ++other) {
     const float4* partial = partial_of(other);
 #pragma unroll
     for (int i = 0; i < Fragments::kFragments; ++i) {
@@ -65,7 +65,7 @@ __device__ bool reduce(const GemmArguments& g, Multiplier<S>& multiplier, int co
 
 // Where the tiles of the column that a tile is in end, or those of this block before.
 __device__ inline int end_of_column(const GemmArguments& g, int tile) {
-  return min(g.end_of_stripe(blockIdx.x), (tile / g.tiles_k + 1) * g.tiles_k);
+  return min(end_of_stripe(g), (tile / g.tiles_k + 1) * g.tiles_k);
 }
 
 template <class S>
@@ -73,7 +73,7 @@ __global__ void __launch_bounds__(S::kThreads, 1) gemm(const __grid_constant__ G
   extern __shared__ __align__(256) unsigned char memory[];
   const uint32_t shared = shared_address(memory);
   constexpr int kAhead = S::kStages - 1;
-  int tile = g.start_of_stripe(blockIdx.x);
+  int tile = start_of_stripe(g);
   Loader<S> loader(g, tile, shared);
   Multiplier<S> multiplier(g, shared);
 
@@ -108,7 +108,7 @@ __global__ void __launch_bounds__(S::kThreads, 1) gemm(const __grid_constant__ G
     const Column column = Column::of(g, index);
     multiplier.finish(column);
     if (reduce<S>(g, multiplier, index)) multiplier.store(column);
-    if (tile == g.end_of_stripe(blockIdx.x)) break;
+    if (tile == end_of_stripe(g)) break;
     multiplier.clear();
   }
   cp_async_wait<0>();

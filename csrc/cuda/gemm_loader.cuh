@@ -36,7 +36,7 @@ class Loader {
 
   // Goes to a tile of the stripe, or to its end: the first tile of those that `start` copies.
   __device__ void enter(int tile) {
-    const int end_of_stripe = g_.end_of_stripe(blockIdx.x);
+    const int end_of_stripe = cuda::end_of_stripe(g_);
     if (tile >= end_of_stripe) {  // tiles follow that nobody asks for: nothing is read for them
       k_ = k_end_of_weights_ = 0;
 #pragma unroll
@@ -87,15 +87,17 @@ class Loader {
 
   __device__ void enter_weights(const Column& column) {
     const int64_t stride = static_cast<int64_t>(g_.tiles_k) * S::kBlockBytes;
+    const int last = (g_.n - 1) / kBlockColumns;
+    const int first =
+        min(column.n * (kTileColumns / kBlockColumns) + column_warp<S>() * S::kBlocks, last);
+    weights_ = reinterpret_cast<const char*>(g_.weights) + first * stride +
+               row_warp<S>() * kCopiedBytes + kReach / 2 + lane_of_thread() * kChunkBytes;
 #pragma unroll
     for (int b = 0; b < S::kBlocks; ++b) {
-      const int block = column.n * (kTileColumns / kBlockColumns) + column_warp<S>() * S::kBlocks;
-      const int existing = min(block + b, (g_.n - 1) / kBlockColumns);
 #pragma unroll
       for (int r = 0; r < kReaches; ++r) {
-        weights_[b][r] = reinterpret_cast<const char*>(g_.weights) + existing * stride +
-                         row_warp<S>() * kCopiedBytes + r * kReach + kReach / 2 +
-                         lane_of_thread() * kChunkBytes;
+        const int64_t further = (min(first + b, last) - first) * stride + r * kReach;
+        weight_chunks_[b][r] = static_cast<int32_t>(further / kChunkBytes);
       }
     }
   }
@@ -128,11 +130,13 @@ class Loader {
 
   __device__ void start_weights(uint32_t stage) {
     const int bytes = k_ < k_end_of_weights_ ? kChunkBytes : 0;
+    const char* first = mad_wide(weights_, k_, S::kBlockBytes);
 #pragma unroll
     for (int b = 0; b < S::kBlocks; ++b) {
 #pragma unroll
       for (int r = 0; r < kReaches; ++r) {
-        const char* middle = mad_wide(weights_[b][r], k_, S::kBlockBytes);
+        const bool is_first = b == 0 && r == 0;
+        const char* middle = is_first ? first : mad_wide(first, weight_chunks_[b][r], kChunkBytes);
 #pragma unroll
         for (int at = 0; at < kReach; at += 32 * kChunkBytes) {
           cp_async_with_policy(weights_to_ + stage + b * S::kBlockBytes + r * kReach + at,
@@ -182,7 +186,8 @@ class Loader {
   int k_end_of_weights_;                 // no tile from here on has any,
   int k_end_of_activations_[kRowParts];  // nor this thread's chunk of a row
   uint64_t policy_;
-  const char* weights_[S::kBlocks][kReaches];  // of the column's first tile, and of this lane
+  const char* weights_;                          // of the column's first tile, and of this lane
+  int32_t weight_chunks_[S::kBlocks][kReaches];  // from there, in chunks
   const Scalar* a_;
   int32_t row_offsets_[kCopiedRows];  // from the first row that this thread copies
   const char* scales_;

@@ -21,6 +21,7 @@ class Multiplier {
   using Activations = uint32_t[S::kHeldSteps][S::kRowTiles][4];
   using Constants = float[S::kRowTiles][4];
   static constexpr bool kHasBase = O::kConstants == 2;
+  static_assert(!kHasBase || S::kIsGrouped, "sums with a base are scaled group by group");
 
  public:
   static constexpr int kFragments = S::kRowTiles * S::kBlocks * kKinds * S::kHalves;
@@ -87,8 +88,7 @@ class Multiplier {
           for (int q = 7; q >= 0; --q) {
             float constants = of_row(offset_, t, r);
             if constexpr (S::kHasZeros) constants += zero[q] * of_row(total_, t, r);
-            float sum = fmaf(O::factor(q / 2), constants, own_sum(t, b, e, r, q));
-            if (kHasBase && !O::carries(q / 2)) sum += of_row(base_, t, r);
+            const float sum = fmaf(O::factor(q / 2), constants, own_sum(t, b, e, r, q));
             result(t, b, e, r, q) = scale[q] * sum;
           }
         });
@@ -310,9 +310,8 @@ class Multiplier {
       S::kSharesConstants || (S::kGroupRows == kTileDepth && S::kRowTiles == 1);
   __device__ void add_constants(int first, const Activations& a) {
     if constexpr (S::kScalesSums) clear_constants();
-    if constexpr (O::kConstants == 0) return;
 #pragma unroll
-    for (int s = 0; s < S::kHeldSteps; ++s) {
+    for (int s = 0; s < (O::kConstants == 0 ? 0 : S::kHeldSteps); ++s) {
       uint32_t o[4];
 #pragma unroll
       for (int i = 0; i < 4; ++i) o[i] = offset_word(first + s, i);
@@ -441,7 +440,6 @@ class Multiplier {
     join_constants();
     gather(offset_, shared_ + S::kExchangeAt);
     if constexpr (S::kHasZeros) gather(total_, shared_ + S::kExchangeAt + S::kRows * 4);
-    if constexpr (kHasBase) gather(base_, shared_ + S::kExchangeAt + 2 * S::kRows * 4);
   }
 
   static __device__ void gather(Constants& constants, uint32_t area) {

@@ -2,15 +2,15 @@
 // gemm_opening_subnormal.cuh: for GPUs whose tensor cores are slow on those. As many instructions
 // open a pair of float16; bfloat16, which has fewer digits, takes more.
 //
-// A code u below the digits of 1024 makes 1024 + u, and the sign bit beside it in a complemented
-// one
-// -(1024 + 15 - u): so the base 1024 has another sign in every other row, as has the code. With o
-// of gemm_opening_subnormal.cuh and a base g of -1024, or 1024 where it was complemented,
+// A code u below the digits of 1024 makes 1024 + u, and -(1024 + 15 - u) with the sign bit beside
+// it where it was complemented: so the base 1024 has another sign in every other row, as has the
+// code. With o of gemm_opening_subnormal.cuh and a base g of -1024, or 1024 where it was
+// complemented,
 //   p = 0, 2: u - 8        = x + g + o
 //   p = 1:    16 (u - 8)   = x + g + 16 o
 //   p = 3:    16 (u - 8) + (u - 8 of p = 2) = x + g + 17 o
-// for the operand x: sums start from those of a * g, one more product, beside those of a * o. Where
-// one kind is taken from another at the end the base goes with it.
+// for the operand x: sums start from those of a * g, one more product, beside those of a * o. The
+// base makes them large, so those of channels are scaled group by group, too (kScalesChannels).
 #pragma once
 
 #include <cuda_bf16.h>

@@ -86,9 +86,10 @@ struct TileShape {
 // alone, with the 99 KiB that sm_86 and sm_89 allow.
 inline constexpr int kThreadsOfTwo = 128;
 inline constexpr int kMaxSharedBytes = 99 * 1024;
-constexpr int stages_of(int threads, int stage_bytes) {
+constexpr int stages_of(int threads, int stage_bytes, int exchange_bytes) {
   const int all = threads <= kThreadsOfTwo ? (164 / 2 - 1) * 1024 : kMaxSharedBytes;
-  return stage_bytes > all / 2 ? 2 : all / stage_bytes;
+  const int stages = (all - exchange_bytes) / stage_bytes;
+  return stages < 2 ? 2 : stages;
 }
 
 // Whether scales meet the weights, in float16, as they are opened. Else they meet the sums of each
@@ -115,9 +116,9 @@ constexpr TileShape shape_of(const Variant& v) {
   shape.zero_bytes = v.has_zeros ? groups * kTileColumns / 2 : 0;
   shape.stage_bytes =
       shape.weight_bytes + shape.activation_bytes + shape.scale_bytes + shape.zero_bytes;
-  shape.stages = stages_of(shape.threads(), shape.stage_bytes);
-  // Sums of activations of up to three kinds: floats.
-  shape.exchange_bytes = v.rows >= 32 && !is_grouped ? 3 * v.rows * 4 : 0;
+  // Sums of activations, and for zero points of another kind: floats.
+  shape.exchange_bytes = v.rows >= 32 && !is_grouped ? v.rows * (v.has_zeros ? 8 : 4) : 0;
+  shape.stages = stages_of(shape.threads(), shape.stage_bytes, shape.exchange_bytes);
   return shape;
 }
 

@@ -1,8 +1,8 @@
 // Codes opened and scaled in float16, for tiles whose sums leave no registers for results beside
 // them: the weight (code - z) * scale, rounded once.
 //
-// A code u below the digits of 1024 makes x = 1024 + u, or -(1024 + 15 - u) where it was complemented
-// (255 - u), and 16 times the code where it lies higher. Then, exactly,
+// A code u below the digits of 1024 makes x = 1024 + u, or -(1024 + 15 - u) where it was
+// complemented (255 - u), and 16 times the code where it lies higher. Then, exactly,
 //   u - z = x + d         d = -(1024 + z), complemented 1024 + 15 - z
 //   u - z = x / 16 + d    d = -(64 + z), complemented 64 + 15 - z
 // and one more product scales it: three instructions for a pair, beside a quarter of one that moves
@@ -102,8 +102,7 @@ class ScaledColumns {
  private:
   __device__ uint32_t distance(int i, int q, bool odd) const {
     if constexpr (S::kHasZeros) {
-      return as_bits(
-          __hsub2(as_pair(O::before_zero(odd, O::is_high(i))), as_pair(zeros_[q])));
+      return as_bits(__hsub2(as_pair(O::before_zero(odd, O::is_high(i))), as_pair(zeros_[q])));
     } else {
       return O::middle(odd, O::is_high(i));
     }

@@ -89,12 +89,23 @@ __device__ inline int row_warp() {
   return threadIdx.x / 32 / S::kWarps;
 }
 
-// A column of tiles, along N and along M; down it the tiles lie one after the other.
+// The stripe of this block, from the last one on: a stripe waits for later ones, and so for blocks
+// with lower numbers, which are started before it, however few find a place at a time.
+__device__ inline int stripe_of_block() { return static_cast<int>(gridDim.x - 1 - blockIdx.x); }
+__device__ inline int start_of_stripe(const GemmArguments& g) {
+  return g.last_start - static_cast<int>(blockIdx.x) * g.tiles_of_block;
+}
+__device__ inline int end_of_stripe(const GemmArguments& g) {
+  return min(start_of_stripe(g) + g.tiles_of_block, g.tiles);
+}
+
+// A column of tiles, along N and along M; down it the tiles lie one after the other. Columns that
+// need the same weights follow each other.
 struct Column {
   int n, m;
 
   __device__ static Column of(const GemmArguments& g, int index) {
-    return {index % g.tiles_n, index / g.tiles_n};
+    return {index / g.tiles_m, index % g.tiles_m};
   }
 };
 

@@ -28,11 +28,17 @@ extern "C" void marlin_plan_gemm(int64_t m, int64_t n, int64_t k, int64_t group_
   const Scalar scalar = is_bfloat16 != 0 ? Scalar::kBFloat16 : Scalar::kFloat16;
   const Launch plan = plan_gemm({m, n, k, group_size, bits, has_zeros != 0, scalar},
                                 {architecture, multiprocessors});
-  *out = {plan.variant.rows,   plan.variant.group_rows, scales_weights(plan.variant) ? 1 : 0,
-          plan.blocks,         plan.threads,
-          plan.shared_bytes,   plan.tiles_k,
-          plan.tiles_n,        plan.tiles_m,
-          plan.tiles_of_block, plan.partial_bytes,
+  *out = {plan.variant.rows,
+          plan.variant.group_rows,
+          scales_weights(plan.variant) ? 1 : 0,
+          plan.blocks,
+          plan.threads,
+          plan.shared_bytes,
+          plan.tiles_k,
+          plan.tiles_n,
+          plan.tiles_m,
+          plan.tiles_of_block,
+          plan.partial_bytes,
           plan.lock_count};
 }
 
@@ -41,7 +47,14 @@ extern "C" void marlin_tile_shape(int bits, int rows, int group_rows, int has_ze
   const Scalar scalar = is_bfloat16 != 0 ? Scalar::kBFloat16 : Scalar::kFloat16;
   const Variant variant{scalar, bits, rows, group_rows, has_zeros != 0};
   const TileShape shape = shape_of(variant);
-  *out = {shape.warp_columns, shape.row_warps,        shape.warps,
-          shape.weight_bytes, shape.activation_bytes, shape.scale_bytes,
-          shape.zero_bytes,   shape.stages,           shape.shared_bytes(), scales_weights(variant) ? 1 : 0};
+  *out = {shape.warp_columns,
+          shape.row_warps,
+          shape.warps,
+          shape.weight_bytes,
+          shape.activation_bytes,
+          shape.scale_bytes,
+          shape.zero_bytes,
+          shape.stages,
+          shape.shared_bytes(),
+          scales_weights(variant) ? 1 : 0};
 }

@@ -19,7 +19,7 @@ from ptxsim import Options, Report, Simulator
 __all__ = ["Run", "Simulated", "tolerance"]
 
 # GemmArguments in csrc/cuda/gemm.h.
-_ARGUMENTS = struct.Struct("<8Qq4iI4i4x")
+_ARGUMENTS = struct.Struct("<8Qq4iI5i")
 _TYPES = {"float16": "6__half", "bfloat16": "13__nv_bfloat16"}
 _POISON = 0xFF  # makes NaN of every format
 
@@ -105,7 +105,8 @@ class Simulated:
         self._arguments = _ARGUMENTS.pack(
             *pointers,
             *(k, m, n, k, k // product.group_size, -(-(1 << 32) // (product.group_size // 16))),
-            *(plan.tiles_k, plan.tiles_n, tiles, plan.tiles_of_block),
+            *(plan.tiles_k, plan.tiles_m, tiles, plan.tiles_of_block),
+            (plan.blocks - 1) * plan.tiles_of_block,
         )
 
     def launch(self, options: Options | None = None) -> Run:
