@@ -69,8 +69,10 @@ class Loader {
  private:
   // Threads side by side along a row, eight of those at least one below the other: fewer rows of a
   // thread are fewer addresses.
-  static constexpr int kRowThreads =
-      S::kThreads == 64 || !S::kScalesSums || S::kHasZeros ? 8 : kRowChunks;
+  static constexpr int kRowThreads = S::kRows == 64 && S::kHasZeros ? 4
+                                     : S::kThreads == 64 || !S::kScalesSums || S::kHasZeros
+                                         ? 8
+                                         : kRowChunks;
   static constexpr int kRowParts = kRowChunks / kRowThreads;
   static constexpr int kRowsAtATime = S::kThreads / kRowThreads;
   static constexpr int kCopiedRows = S::kRows / kRowsAtATime;         // by one thread

@@ -294,8 +294,15 @@ class Multiplier {
   }
 
   // Where registers abound, constants stay in some: a product takes its operands from neighbours.
+  // NOTE: on sm_90 ptxas has a few less of them than on the others.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  static constexpr int kMostRowsToHold = 32;
+#else
+  static constexpr int kMostRowsToHold = 64;
+#endif
   static constexpr bool kHoldsConstants =
-      S::kWarpRows <= 16 || (S::kUnrollsGroups && !S::kHasZeros);
+      S::kWarpRows <= 16 ||
+      (S::kWarpRows <= kMostRowsToHold && S::kUnrollsGroups && !S::kScalesWeights && !S::kHasZeros);
   __device__ uint32_t opening(int step) const {
     return kHoldsConstants ? opening_[is_odd_step(step)] : O::constant(is_odd_step(step));
   }
