@@ -18,7 +18,7 @@ const CPP = /\.(?:cpp|cc|h|hpp|cu|cuh)$/;
  * @property {string} name for `--only`
  * @property {string} title
  * @property {"static" | "test"} kind
- * @property {[string, ...string[]][]} run in order, all of them
+ * @property {[string, ...string[]][]} commands run in order, all of them
  * @property {boolean} [onRequest] runs only when named by `--only`
  * @property {() => import("./counts.mjs").Counts | undefined} [counts] its report; without one, the check counts as one test
  */
