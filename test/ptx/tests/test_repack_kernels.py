@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import struct
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy.typing as npt
 import packed_layout
 import pytest
 from kernels import CUDA, compile_ptx, entry
-from ptxsim import Options, Report, Simulator
+from ptxsim import Options, Report, Simulator, counted_as
 from ptxsim.build import ROOT
 
 sys.path.insert(0, str(ROOT / "python"))
@@ -36,6 +37,12 @@ MAX_SCALE = 65504  # of float16
 SHAPES = [(32, 8), (32, 64), (64, 56), (96, 72), (160, 128), (224, 104), (288, 120), (512, 328)]
 
 Words = npt.NDArray[np.uint32]
+
+
+@pytest.fixture(autouse=True)
+def _family() -> Iterator[None]:
+    with counted_as("repack, unpack, dequantize"):
+        yield
 
 
 def random_codes(size_k: int, size_n: int, seed: int) -> npt.NDArray[np.uint8]:

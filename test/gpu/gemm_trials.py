@@ -1,0 +1,175 @@
+"""Launches of gemm that between them meet every bound of a kernel, and what must come of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+
+import numpy as np
+from products import Bits, Product, make_product
+from ptxsim import Options, Report
+from ptxsim.survey import Trial
+from simulated import Simulated
+
+__all__ = ["Kernel", "trials"]
+
+STEP = 32  # k is a multiple of it
+TILE = 128  # rows of the weights that a block takes at a time, at most
+
+# How an instruction is counted: by line and opcode.
+_Place = tuple[int, str]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One of gemm.cu: what it is for.
+
+    Args:
+        rows: Numbers of rows for which the plan takes it: an odd one, one that ends in each 8 rows
+            of a tile between two that a lane stores, and the largest.
+        group_size: -1 is one group.
+    """
+
+    rows: tuple[int, tuple[int, ...], int]
+    group_size: int
+    scalar: str
+    has_zeros: bool
+
+    def launches(self) -> Iterator[_Launch]:
+        """The first show most of what can be wrong; each of the others is for one kind of bound."""
+        odd, evens, most = self.rows
+        even = evens[0]
+        # Columns that several blocks share, and blocks that work on several columns.
+        yield self._launch(odd, 264, 576, 5, has_bias=True)
+        yield self._launch(odd, 264, 576, 5, Options(seed=2, copies_late=False), has_bias=True)
+        # New columns in every stage; in every second and third one; blocks that end anywhere.
+        yield self._launch(even, 1032, 128, 1)
+        yield self._launch(even, 520, 256, 1, has_bias=True)
+        yield self._launch(odd, 520, 384, 7, has_bias=True)
+        yield self._launch(most, 256, 960, 3, has_bias=True)
+        yield self._launch(most, 520, 384, 1)
+        yield self._launch(most + 1, 264, 256, 2)
+        for columns in range(8, 65, 8):
+            even = evens[columns // 8 % len(evens)]
+            yield self._launch(even, columns, 128, 1 + columns % 3, has_bias=columns % 16 == 0)
+        for k in sorted({self._whole_groups(k) for k in range(STEP, 2 * TILE + 1, STEP)}):
+            yield self._launch(odd, 328, k, 1)
+
+    def _whole_groups(self, k: int) -> int:
+        """At least k. With one group alone the plan takes the kernel for channels."""
+        if self.group_size == -1:
+            return k
+        return self.group_size * max(-(-k // self.group_size), 2)
+
+    def _launch(
+        self,
+        m: int,
+        n: int,
+        k: int,
+        multiprocessors: int,
+        options: Options | None = None,
+        *,
+        has_bias: bool = False,
+    ) -> _Launch:
+        product = make_product(
+            *(m, n, self._whole_groups(k), self.group_size),
+            scalar=self.scalar,
+            has_zeros=self.has_zeros,
+            has_bias=has_bias,
+        )
+        return _Launch(product, multiprocessors, options or Options(seed=m + n + k))
+
+
+@cache
+def trials(kernel: Kernel) -> tuple[Simulated, list[Trial]]:
+    """The kernel's healthy module, and all launches for which the plan takes this kernel."""
+    launches = list(kernel.launches())
+    first = launches[0].healthy
+    same = [one for one in launches if one.healthy.entry == first.entry]
+    return first, [Trial(one.simulate, one.options) for one in same]
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What a launch did that no schedule may change."""
+
+    result: Bits
+    traffic: dict[str, tuple[int, int, int, int]]
+    conflicts: int
+    work: dict[_Place, tuple[int, int]]  # warps and lanes
+
+
+@dataclass(frozen=True)
+class _Launch:
+    """A product on some multiprocessors."""
+
+    product: Product
+    multiprocessors: int
+    options: Options
+
+    @cached_property
+    def healthy(self) -> Simulated:
+        return self._simulated(None)
+
+    @cached_property
+    def wanted(self) -> _Outcome:
+        """Of the healthy kernel, whose results test_gemm.py compares with the exact ones."""
+        return self._outcome(self.options)
+
+    @cached_property
+    def waiting(self) -> set[int]:
+        """Lines that run more or less often by the schedule: blocks wait for each other."""
+        lines: set[int] = set()
+        for seed in range(101, 105):
+            work = self._outcome(replace(self.options, seed=seed)).work
+            places = work.keys() | self.wanted.work.keys()
+            lines |= {
+                place[0] for place in places if work.get(place) != self.wanted.work.get(place)
+            }
+        return lines
+
+    def simulate(self, text: str, options: Options) -> tuple[Report, list[str]]:
+        """The report of another text, and what is wrong: the kernel is deterministic."""
+        run = self._simulated(text)
+        done = run.launch(options)
+        failures = []
+        if not run.buffers["out"].written().all():
+            failures.append("a part of the result is missing")
+        if run.buffers["locks"].read(np.int32).any():
+            failures.append("a lock is not free again")
+        got = _outcome(done.result, done.report)
+        if not np.array_equal(got.result, self.wanted.result):
+            failures.append("other bits of the result")
+        if got.traffic != self.wanted.traffic:
+            failures.append("other bytes of memory are asked for")
+        if got.conflicts != self.wanted.conflicts:
+            failures.append("other bank conflicts")
+        if self._settled(got.work) != self._settled(self.wanted.work):
+            failures.append("other instructions are run")
+        return done.report, failures
+
+    def _simulated(self, text: str | None) -> Simulated:
+        return Simulated(self.product, multiprocessors=self.multiprocessors, text=text)
+
+    def _outcome(self, options: Options) -> _Outcome:
+        done = self.healthy.launch(options)
+        done.report.raise_if_found()
+        return _outcome(done.result, done.report)
+
+    def _settled(self, work: dict[_Place, tuple[int, int]]) -> set[tuple[int, tuple[int, int]]]:
+        # A mutant may have another opcode.
+        return {(line, count) for (line, _), count in work.items() if line not in self.waiting}
+
+
+def _outcome(result: Bits, report: Report) -> _Outcome:
+    return _Outcome(
+        result,
+        {
+            name: (one.read_bytes, one.written_bytes, one.read_sectors, one.written_sectors)
+            for name, one in report.traffic.items()
+            if name != "locks"
+        },
+        sum(one.wavefronts - one.ideal_wavefronts for one in report.instructions),
+        {(one.line, one.opcode): (one.warps, one.lanes) for one in report.instructions},
+    )
