@@ -187,7 +187,10 @@ def _cpu_name() -> str:
 
 
 def _git(*arguments: str) -> str | None:
-    result = subprocess.run(
-        ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    try:
+        result = subprocess.run(
+            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return None
     return result.stdout.strip() if result.returncode == 0 else None

@@ -1,19 +1,12 @@
-// What ops.py asks about the library itself: a plain C structure, since the stable ABI has no such
-// question. Its mirror is _NativeKernelInfo in python/marlin/ops.py.
+// What kernel_info.py asks about the library of the CPU.
+
+#include "kernel_info.h"
 
 #include <string>
 
 #include "cpu/dispatch.h"
 
 extern "C" {
-
-struct MarlinKernelInfo {
-  const char* kernel;         // null: the forced one cannot run
-  const char* reason;         // why this one, or why none
-  const char* available;      // names, best first, separated by commas
-  const char* torch_version;  // of the headers that the library was built with
-  int forced;                 // 1: MARLIN_CPU_KERNEL is set
-};
 
 [[gnu::visibility("default")]] const MarlinKernelInfo* marlin_cpu_kernel_info() {
   using marlin::cpu::available_paths;
@@ -27,11 +20,12 @@ struct MarlinKernelInfo {
     return names;
   }();
   static const MarlinKernelInfo info = {
-      selected_path().path == nullptr ? nullptr : selected_path().path->name,
-      selected_path().reason.c_str(),
-      available.c_str(),
-      MARLIN_TORCH_VERSION,
-      selected_path().forced ? 1 : 0,
+      .kernel = selected_path().path == nullptr ? nullptr : selected_path().path->name,
+      .reason = selected_path().reason.c_str(),
+      .available = available.c_str(),
+      .torch_version = MARLIN_TORCH_VERSION,
+      .forced = selected_path().forced ? 1 : 0,
+      .oldest_architecture = 0,
   };
   return &info;
 }

@@ -1,5 +1,5 @@
-// `npm run bench:linear`, `bench:decode`, `bench:bridge`: the same set-up as `npm start`, then a benchmark of bench/
-// with the arguments given.
+// `npm run bench:linear`, `bench:decode`, `bench:bridge`, `bench:gpu`: the same set-up as `npm start`, then a benchmark
+// of bench/ with the arguments given.
 
 import fs from "node:fs";
 import path from "node:path";

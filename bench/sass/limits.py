@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-__all__ = ["GPUS", "Gpu", "Multiprocessor", "Needs", "Shares"]
+__all__ = ["BLOCKS_LAUNCHED", "GPUS", "Gpu", "Multiprocessor", "Needs", "Shares"]
 
 KIB = 1024
 SCHEDULERS = 4  # of a multiprocessor, compute capability 8.0 to 9.0
@@ -21,8 +21,8 @@ ALU_CYCLES = (
 PRODUCT_TERMS = 16 * 8 * 16  # multiply-adds of mma.m16n8k16
 # Under load. Idle loads take 0.3 to 0.5 us; 0.7 to 1 us is what is seen near the full bandwidth.
 LATENCY_NS = 1000
-# gemm_plan.cpp starts at most one block for each multiprocessor.
-BLOCKS_LAUNCHED = 1
+# gemm_plan.cpp starts at most so many blocks for each multiprocessor.
+BLOCKS_LAUNCHED = 2
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Multiprocessor:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a warp needs for a KiB of weights, and a block has in flight."""
+    """What a warp needs for a KiB of weights, and a multiprocessor has in flight."""
 
     slots: float
     alu: float
@@ -106,7 +106,7 @@ class Gpu:
             issue=min(1.0, cycles / needs.slots),
             alu=min(1.0, cycles / (ALU_CYCLES * needs.alu)),
             tensor=min(1.0, cycles / (self.product_cycles * needs.products)),
-            latency=min(1.0, BLOCKS_LAUNCHED * needs.bytes_in_flight / needed_in_flight),
+            latency=min(1.0, needs.bytes_in_flight / needed_in_flight),
         )
 
 

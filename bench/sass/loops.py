@@ -102,43 +102,49 @@ def hot_loop(blocks: Sequence[Block]) -> Loop:
 
 
 def ordinary_way(
-    blocks: Sequence[Block], loop: Loop, copies: int, *, longest: bool = False
+    blocks: Sequence[Block], loop: Loop, wanted: tuple[int, int], *, longest: bool = False
 ) -> list[int]:
     """The blocks that an ordinary iteration executes, in order.
 
     A side of a branch that uses global memory before the sides meet again, and has no product and
     no copy, is the end of a column and is left out. Of the ways that remain those count that have
-    as many asynchronous copies as a tile needs, `copies`, or else the next larger number that there
-    is; the last tiles of a block are left out so. Of these the shortest is taken: what it passes by
-    is for the first tile of a column, or the `longest`, which is a bound of what can come.
+    as many asynchronous copies and products as a tile needs, `wanted`, or else the next larger
+    numbers that there are. Of these the shortest is taken: what it passes by is for the first tile
+    of a column, or the `longest`, which is a bound of what can come.
     """
     graph = _forward_edges(blocks, loop)
     for i, sides in _cold_sides(blocks, graph, loop).items():
         graph[i] = tuple(j for j in graph[i] if j not in sides)
-    # For each block the best rest of an iteration, by the number of copies in it.
+    # For each block the best rest of an iteration, by the numbers of copies and products in it.
     sign = 1 if longest else -1
-    best: dict[int, dict[int, tuple[int, int | None]]] = {}
+    best: dict[int, dict[tuple[int, int], tuple[int, int | None]]] = {}
     for i in reversed(_topological(graph, loop.header)):
-        here = blocks[i].count([COPY])
+        here = _copies_and_products(blocks[i])
         length = len(blocks[i].instructions)
-        ways: dict[int, tuple[int, int | None]] = {}
+        ways: dict[tuple[int, int], tuple[int, int | None]] = {}
         if i in loop.latches:
             ways[here] = (length, None)
         for j in graph[i]:
-            for copied, (rest, _) in best[j].items():
-                known = ways.get(here + copied)
+            for (copied, multiplied), (rest, _) in best[j].items():
+                total = here[0] + copied, here[1] + multiplied
+                known = ways.get(total)
                 if known is None or sign * (length + rest) > sign * known[0]:
-                    ways[here + copied] = (length + rest, j)
+                    ways[total] = (length + rest, j)
         best[i] = ways
     totals = sorted(best[loop.header])
-    total = next((one for one in totals if one >= copies), totals[-1])
+    total = next((one for one in totals if one >= wanted), totals[-1])
     way = [loop.header]
     while True:
         step = best[way[-1]][total][1]
         if step is None:
             return way
-        total -= blocks[way[-1]].count([COPY])
+        here = _copies_and_products(blocks[way[-1]])
+        total = total[0] - here[0], total[1] - here[1]
         way.append(step)
+
+
+def _copies_and_products(block: Block) -> tuple[int, int]:
+    return block.count([COPY]), block.count([PRODUCT])
 
 
 def repeated(blocks: Sequence[Block], loop: Loop, way: Sequence[int]) -> list[int]:

@@ -3,7 +3,7 @@
 python bench/sass/table.py                    compiles and prints the table
 python bench/sass/table.py --write            also writes results/sass.md and results/sass.json
 python bench/sass/table.py --check            fails with a diff if results/sass.md is another
-python bench/sass/table.py --listing half,16,128 --architecture 80
+python bench/sass/table.py --listing half,4,16,128 --architecture 80
                                               the instructions of that loop, with their classes
 """
 
@@ -29,10 +29,10 @@ from bench.sass.classes import (  # noqa: E402
     opened_words,
 )
 from bench.sass.cubins import ToolError, Usage, compile_gemm, nvcc_version  # noqa: E402
-from bench.sass.limits import GPUS, KIB, Gpu, Needs, Shares  # noqa: E402
+from bench.sass.limits import BLOCKS_LAUNCHED, GPUS, KIB, Gpu, Needs, Shares  # noqa: E402
 from bench.sass.listing import Instruction, parse  # noqa: E402
-from bench.sass.loops import COPY, blocks_of, hot_loop, ordinary_way, repeated  # noqa: E402
-from bench.sass.variants import STEP_WORDS, Variant  # noqa: E402
+from bench.sass.loops import COPY, PRODUCT, blocks_of, hot_loop, ordinary_way, repeated  # noqa: E402
+from bench.sass.variants import Variant  # noqa: E402
 
 RESULTS = ROOT / "bench/results"
 LOCAL_MEMORY = ("LDL", "STL")
@@ -55,7 +55,7 @@ class Row:
     def kib(self) -> float:
         """The warp's part of the weights of an iteration: what several open is shared out."""
         opened = opened_words(self.instructions) * OPENED_BYTES / KIB
-        return opened / self.variant.warps_of_columns
+        return opened / self.variant.shape.row_warps
 
     @property
     def needs(self) -> Needs:
@@ -65,13 +65,15 @@ class Row:
             alu=alu_count(self.instructions) / self.kib,
             products=counts["product"] / self.kib,
             # The oldest is waited for while the others are under way; one is being read.
-            bytes_in_flight=(self.variant.stages - 1) * self.variant.streamed_bytes,
+            bytes_in_flight=min(BLOCKS_LAUNCHED, self.resident_blocks)
+            * (self.variant.shape.stages - 1)
+            * self.variant.streamed_bytes,
         )
 
     @property
     def resident_blocks(self) -> int:
         return self.gpu.multiprocessor.resident_blocks(
-            self.variant.threads, self.usage.registers, self.variant.shared_bytes
+            self.variant.threads, self.usage.registers, self.variant.shape.shared_bytes
         )
 
     @property
@@ -86,7 +88,7 @@ class Row:
             "registers": self.usage.registers,
             "spilled_bytes": self.usage.spilled_bytes,
             "local_accesses": self.local_accesses,
-            "shared_bytes": self.variant.shared_bytes,
+            "shared_bytes": self.variant.shape.shared_bytes,
             "resident_blocks": self.resident_blocks,
             "kib": self.kib,
             "longest": self.longest,
@@ -111,10 +113,10 @@ def measure(gpu: Gpu) -> list[Row]:
     return sorted(rows, key=lambda row: order(row.variant))
 
 
-def order(variant: Variant) -> tuple[bool, int, bool, int]:
+def order(variant: Variant) -> tuple[bool, int, int, bool, int]:
     """Half first, and channelwise last."""
     is_other = variant.scalar != "half"
-    return is_other, variant.rows, variant.has_zeros, -variant.group_rows
+    return is_other, variant.bits, variant.rows, variant.has_zeros, -variant.group_rows
 
 
 def iteration(
@@ -127,13 +129,14 @@ def iteration(
     blocks = blocks_of(instructions)
     loop = hot_loop(blocks)
     words = [opened_words(block.instructions) for block in blocks]
-    tiles = max(1, sum(words[i] for i in loop.blocks) // STEP_WORDS)
-    way = ordinary_way(blocks, loop, variant.copies * tiles, longest=longest)
+    inside = sum(blocks[i].count([PRODUCT]) for i in loop.blocks)
+    wanted = variant.copies, min(variant.products, inside)
+    way = ordinary_way(blocks, loop, wanted, longest=longest)
     again = repeated(blocks, loop, way)
     inside = sum(words[i] for i in again)
     if inside:
         outside = sum(words[i] for i in way) - inside
-        way += again * ((tiles * STEP_WORDS - outside) // inside - 1)
+        way += again * ((variant.tile_words - outside) // inside - 1)
     return [one for i in way for one in blocks[i].instructions]
 
 
@@ -168,11 +171,12 @@ def _table(rows: list[Row]) -> list[str]:
         group = str(row.variant.group_rows) if row.variant.group_rows else "columns"
         zeros = ", zeros" if row.variant.has_zeros else ""
         needs, shares = row.needs, row.shares
+        bits = ", 8 bits" if row.variant.bits == 8 else ""
         cells = [
-            f"{row.variant.scalar}, {row.variant.rows} rows, {group}{zeros}",
+            f"{row.variant.scalar}{bits}, {row.variant.rows} rows, {group}{zeros}",
             str(row.usage.registers),
             str(row.usage.spilled_bytes + row.local_accesses),
-            f"{row.variant.shared_bytes / KIB:.1f}",
+            f"{row.variant.shape.shared_bytes / KIB:.1f}",
             str(row.resident_blocks),
             *(f"{count / row.kib:.1f}" for count in count_classes(row.instructions).values()),
             f"**{needs.slots:.1f}**",
@@ -191,20 +195,27 @@ def faults(rows: list[Row]) -> list[str]:
         name = f"sm_{row.gpu.architecture} {row.variant}"
         if row.usage.spilled_bytes or row.local_accesses:
             found.append(f"{name}: spills to local memory")
-        tiles = row.kib * row.variant.warps_of_columns * KIB / OPENED_BYTES / STEP_WORDS
-        copies = sum(one.name == COPY for one in row.instructions)
-        if tiles != int(tiles) or copies != row.variant.copies * tiles:
-            found.append(
-                f"{name}: {copies} copies for {tiles} tiles, each needs {row.variant.copies}"
-            )
+        variant = row.variant
+        counted = {
+            "words": (opened_words(row.instructions), variant.tile_words),
+            "copies": (sum(one.name == COPY for one in row.instructions), variant.copies),
+            "products": (sum(one.name == PRODUCT for one in row.instructions), variant.products),
+        }
+        found += [
+            f"{name}: {have} {what} in an iteration, a tile needs {needs}"
+            for what, (have, needs) in counted.items()
+            if have != needs
+        ]
     return found
 
 
 def print_listing(rows: list[Row], wanted: str) -> None:
-    """The loops of `scalar,rows,group[,zeros]`."""
+    """The loops of `scalar,bits,rows,group[,zeros]`."""
     for row in rows:
         v = row.variant
-        if wanted == f"{v.scalar},{v.rows},{v.group_rows}" + (",zeros" if v.has_zeros else ""):
+        if wanted == f"{v.scalar},{v.bits},{v.rows},{v.group_rows}" + (
+            ",zeros" if v.has_zeros else ""
+        ):
             for one in row.instructions:
                 guard = f"@{one.guard}" if one.guard else ""
                 print(f"{one.at:05x} {class_of(one):9} {guard:5} {one.opcode} {one.operands}")

@@ -79,13 +79,20 @@ _KERNELS = {
 _CUDA_SOURCES = (
     "common/arguments.cpp",
     "cuda/registration.cpp",
+    "cuda/kernel_info.cpp",
     "cuda/devices.cpp",
     "cuda/gemm_plan.cpp",
     "cuda/workspace.cpp",
     "cuda/ops_gemm.cpp",
     "cuda/ops_layout.cpp",
 )
-_CUDA_KERNELS = ("cuda/dequantize.cu", "cuda/arrange.cu", "cuda/gemm.cu", "cuda/repack.cu")
+_CUDA_KERNELS = (
+    "cuda/dequantize.cu",
+    "cuda/arrange.cu",
+    "cuda/silu_mul.cu",
+    "cuda/gemm.cu",
+    "cuda/repack.cu",
+)
 
 
 def kernel_flags(machine: str) -> dict[str, tuple[str, ...]]:

@@ -92,6 +92,28 @@ Dtype check_float(const char* name, const Tensor& tensor) {
   }
 }
 
+void check_columns(const char* name, const Tensor& tensor, int64_t size_k) {
+  if (tensor.dim() == 0) {
+    invalid_argument(name, "expected at least one dimension, got a scalar");
+  }
+  if (tensor.size(tensor.dim() - 1) > size_k) {
+    invalid_argument(name, "expected at most `size_k` = ", size_k, " columns, got shape ",
+                     describe_shape(tensor));
+  }
+}
+
+bool check_epilogue(const std::string& name, int64_t size_n) {
+  if (name == "none") return false;
+  if (name != "silu_mul") {
+    invalid_argument("epilogue", "expected `none` or `silu_mul`, got `", name, "`");
+  }
+  if (size_n % (2 * kBlockColumns) != 0) {
+    invalid_argument("size_n", "expected a multiple of ", 2 * kBlockColumns,
+                     " with the epilogue `silu_mul`, got ", size_n);
+  }
+  return true;
+}
+
 void check_sizes(int64_t size_n, int64_t size_k) {
   if (size_n <= 0 || size_n % 8 != 0) {
     invalid_argument("size_n", "expected a positive multiple of 8, got ", size_n);
@@ -108,7 +130,9 @@ void check_bits(int64_t bits) {
 
 std::array<int64_t, 3> packed_shape(int64_t size_n, int64_t size_k, int64_t bits, Place place) {
   const int64_t blocks = ceil_div(size_n, kBlockColumns);
-  if (place == Place::kCuda) return {blocks, size_k / kCudaStepRows, kCudaStepWords};
+  if (place == Place::kCuda) {
+    return {blocks, ceil_div(size_k, kCudaTileRows) * kCudaTileSteps, 32 * bits};
+  }
   return {blocks, size_k * bits / 32, kBlockColumns};
 }
 

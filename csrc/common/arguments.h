@@ -32,18 +32,25 @@ void check_words(const char* name, const Tensor& tensor, Place place,
 // Throws unless the dtype is float16, bfloat16 or float32.
 Dtype check_float(const char* name, const Tensor& tensor);
 
+// At least one dimension, and at most `size_k` columns.
+void check_columns(const char* name, const Tensor& tensor, int64_t size_k);
+
+// Whether the epilogue is `silu_mul`, which takes a multiple of 128 columns, and not `none`; throws
+// at any other.
+bool check_epilogue(const std::string& name, int64_t size_n);
+
 // size_n a positive multiple of 8, size_k a positive multiple of 32.
 void check_sizes(int64_t size_n, int64_t size_k);
 
 // 4 or 8.
 void check_bits(int64_t bits);
 
-// A step of 16 rows of a block, in the packed layout of a GPU: cuda/layout.h.
-inline constexpr int64_t kCudaStepRows = 16;
-inline constexpr int64_t kCudaStepWords = 128;
+// The packed layout of a GPU has whole tiles of 128 rows, in steps of 16: cuda/layout.h.
+inline constexpr int64_t kCudaTileRows = 128;
+inline constexpr int64_t kCudaTileSteps = 8;
 
 // Of the packed codes there: [ceil(n / 64)][k * bits / 32][64] or, on CUDA,
-// [ceil(n / 64)][k / 16][128], 4 bits only.
+// [ceil(n / 64)][8 ceil(k / 128)][32 * bits].
 std::array<int64_t, 3> packed_shape(int64_t size_n, int64_t size_k, int64_t bits, Place place);
 
 // int32, in its place, of packed_shape.

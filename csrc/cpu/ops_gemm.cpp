@@ -38,18 +38,6 @@ Activation parse_activation(const Path& path, const std::string& name, Dtype dty
   return Activation::kBFloat16;
 }
 
-bool parse_epilogue(const std::string& name, int64_t size_n) {
-  if (name == "none") return false;
-  if (name != "silu_mul") {
-    invalid_argument("epilogue", "expected `none` or `silu_mul`, got `", name, "`");
-  }
-  if (size_n % (2 * kBlockColumns) != 0) {
-    invalid_argument("size_n", "expected a multiple of ", 2 * kBlockColumns,
-                     " with the epilogue `silu_mul`, got ", size_n);
-  }
-  return true;
-}
-
 // int32 (size_k,), contiguous, with values in 0 .. size_k - 1: the kernels read what it names.
 Tensor checked_perm(const Tensor& perm, int64_t size_k) {
   check_words("perm", perm, Place::kCpu, {size_k});
@@ -64,15 +52,6 @@ Tensor checked_perm(const Tensor& perm, int64_t size_k) {
   return contiguous;
 }
 
-void check_activations(const Tensor& a, int64_t size_k) {
-  check_place("a", a, Place::kCpu);
-  if (a.dim() == 0) invalid_argument("a", "expected at least one dimension, got a scalar");
-  if (a.size(a.dim() - 1) > size_k) {
-    invalid_argument("a", "expected at most `size_k` = ", size_k, " columns, got shape ",
-                     describe_shape(a));
-  }
-}
-
 }  // namespace
 
 Tensor gemm(const Tensor& a, const Tensor& qweight, const Tensor& scales,
@@ -81,7 +60,8 @@ Tensor gemm(const Tensor& a, const Tensor& qweight, const Tensor& scales,
             std::string activation, std::string epilogue) {
   const CheckedWeights checked =
       check_weights(qweight, scales, qzeros, size_n, size_k, group_size, bits, Place::kCpu);
-  check_activations(a, size_k);
+  check_place("a", a, Place::kCpu);
+  check_columns("a", a, size_k);
   const Dtype dtype = check_float("a", a);
   Dtype bias_dtype = dtype;
   if (bias.has_value()) {
@@ -91,7 +71,7 @@ Tensor gemm(const Tensor& a, const Tensor& qweight, const Tensor& scales,
     bias = as_contiguous(*bias);
   }
   if (perm.has_value()) perm = checked_perm(*perm, size_k);
-  const bool gated = parse_epilogue(epilogue, size_n);
+  const bool gated = check_epilogue(epilogue, size_n);
   const Path& path = require_path();
   const Activation format = parse_activation(path, activation, dtype, static_cast<int>(bits));
 

@@ -5,48 +5,52 @@
 namespace marlin::cuda {
 namespace {
 
-template <typename Scalar, int rows, int group_rows, bool has_zeros>
+template <typename Scalar, int bits, int rows, int group_rows, bool has_zeros>
 cudaError_t launch(const Launch& plan, const GemmArguments& arguments, cudaStream_t stream) {
-  using S = Shape<Scalar, rows, group_rows, has_zeros>;
-  const auto kernel = gemm<S>;
-  const cudaError_t status =
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, plan.shared_bytes);
-  if (status != cudaSuccess) return status;
-  kernel<<<plan.blocks, plan.threads, plan.shared_bytes, stream>>>(arguments);
-  return cudaGetLastError();
+  if constexpr (exists(bits, rows, group_rows, has_zeros)) {
+    const auto kernel = gemm<Shape<Scalar, bits, rows, group_rows, has_zeros>>;
+    const cudaError_t status = cudaFuncSetAttribute(
+        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, plan.shared_bytes);
+    if (status != cudaSuccess) return status;
+    kernel<<<plan.blocks, plan.threads, plan.shared_bytes, stream>>>(arguments);
+    return cudaGetLastError();
+  } else {
+    return cudaErrorInvalidValue;  // no plan has it
+  }
 }
 
-template <typename Scalar, int rows, bool has_zeros>
+template <typename Scalar, int bits, int rows, bool has_zeros>
 cudaError_t launch_groups(const Launch& plan, const GemmArguments& g, cudaStream_t stream) {
   switch (plan.variant.group_rows) {
     case 0:
-      return launch<Scalar, rows, 0, has_zeros>(plan, g, stream);
+      return launch<Scalar, bits, rows, 0, has_zeros>(plan, g, stream);
     case 32:
-      return launch<Scalar, rows, 32, has_zeros>(plan, g, stream);
+      return launch<Scalar, bits, rows, 32, has_zeros>(plan, g, stream);
     case 64:
-      return launch<Scalar, rows, 64, has_zeros>(plan, g, stream);
+      return launch<Scalar, bits, rows, 64, has_zeros>(plan, g, stream);
     default:
-      return launch<Scalar, rows, 128, has_zeros>(plan, g, stream);
+      return launch<Scalar, bits, rows, 128, has_zeros>(plan, g, stream);
   }
 }
 
 template <typename Scalar, int rows>
-cudaError_t launch_zeros(const Launch& plan, const GemmArguments& g, cudaStream_t stream) {
-  return plan.variant.has_zeros ? launch_groups<Scalar, rows, true>(plan, g, stream)
-                                : launch_groups<Scalar, rows, false>(plan, g, stream);
+cudaError_t launch_bits(const Launch& plan, const GemmArguments& g, cudaStream_t stream) {
+  if (plan.variant.bits == 8) return launch_groups<Scalar, 8, rows, false>(plan, g, stream);
+  return plan.variant.has_zeros ? launch_groups<Scalar, 4, rows, true>(plan, g, stream)
+                                : launch_groups<Scalar, 4, rows, false>(plan, g, stream);
 }
 
 template <typename Scalar>
 cudaError_t launch_rows(const Launch& plan, const GemmArguments& g, cudaStream_t stream) {
   switch (plan.variant.rows) {
     case 8:
-      return launch_zeros<Scalar, 8>(plan, g, stream);
+      return launch_bits<Scalar, 8>(plan, g, stream);
     case 16:
-      return launch_zeros<Scalar, 16>(plan, g, stream);
+      return launch_bits<Scalar, 16>(plan, g, stream);
     case 32:
-      return launch_zeros<Scalar, 32>(plan, g, stream);
+      return launch_bits<Scalar, 32>(plan, g, stream);
     default:
-      return launch_zeros<Scalar, 64>(plan, g, stream);
+      return launch_bits<Scalar, 64>(plan, g, stream);
   }
 }
 
@@ -60,7 +64,7 @@ GemmArguments arguments_of(const Launch& launch, int64_t m, const Weights& weigh
   arguments.m = static_cast<int32_t>(m);
   arguments.n = static_cast<int32_t>(weights.n);
   arguments.k = static_cast<int32_t>(weights.k);
-  arguments.group_size = static_cast<int32_t>(weights.group_size);
+  arguments.groups = static_cast<int32_t>(weights.k / weights.group_size);
   const uint64_t parts = static_cast<uint64_t>(weights.group_size / kGroupUnit);
   arguments.group_magic = static_cast<uint32_t>(((uint64_t{1} << 32) + parts - 1) / parts);
   arguments.tiles_k = launch.tiles_k;

@@ -8,20 +8,21 @@
 
 namespace marlin::cuda {
 
+// enter: a pair of activations as the products take them. kUnit: by what a product of those and of
+// opened codes is too small. widen: a pair to float32, the lower half first; narrow: back, rounded.
 template <typename Scalar>
 struct Format;
 template <>
 struct Format<__half> {
   static constexpr float kUnit = 0x1p24f;
   static __device__ uint32_t enter(uint32_t a) { return a; }
-  static __device__ float widen(__half value) { return __half2float(value); }
-  static __device__ float widen(uint16_t bits) { return __half2float(__ushort_as_half(bits)); }
-  static __device__ void widen(uint32_t pair, float (&to)[2]) {
-    const float2 both = __half22float2(reinterpret_cast<const __half2&>(pair));
-    to[0] = both.x;
-    to[1] = both.y;
+  static __device__ float2 widen(uint32_t pair) {
+    return __half22float2(reinterpret_cast<const __half2&>(pair));
   }
-  static __device__ __half narrow(float value) { return __float2half_rn(value); }
+  static __device__ uint32_t narrow(float low, float high) {
+    const __half2 pair = __floats2half2_rn(low, high);
+    return reinterpret_cast<const uint32_t&>(pair);
+  }
 };
 // A subnormal bfloat16 is 2^-133, and its products with activations near 1 would be no float32:
 // activations are multiplied by 2^100, exactly, as long as they are below 2^28.
@@ -34,13 +35,40 @@ struct Format<__nv_bfloat16> {
                                  reinterpret_cast<const __nv_bfloat162&>(kFactors));
     return reinterpret_cast<const uint32_t&>(product);
   }
-  static __device__ float widen(__nv_bfloat16 value) { return __bfloat162float(value); }
-  static __device__ float widen(uint16_t bits) { return __uint_as_float(uint32_t{bits} << 16); }
-  static __device__ void widen(uint32_t pair, float (&to)[2]) {
-    to[0] = __uint_as_float(pair << 16);
-    to[1] = __uint_as_float(pair & 0xFFFF0000u);
+  static __device__ float2 widen(uint32_t pair) {
+    return {__uint_as_float(pair << 16), __uint_as_float(pair & 0xFFFF0000u)};
   }
-  static __device__ __nv_bfloat16 narrow(float value) { return __float2bfloat16_rn(value); }
+  static __device__ uint32_t narrow(float low, float high) {
+    const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+    return reinterpret_cast<const uint32_t&>(pair);
+  }
 };
+
+// Eight scalars that lie together, as numbers.
+template <typename Scalar>
+__device__ inline void widen_eight(const uint4& chunk, float (&to)[8]) {
+  const uint32_t words[4] = {chunk.x, chunk.y, chunk.z, chunk.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const float2 pair = Format<Scalar>::widen(words[i]);
+    to[2 * i] = pair.x;
+    to[2 * i + 1] = pair.y;
+  }
+}
+
+// `offset` - z for the eight zero points z of 4 bits in a word, times `factors`, exactly. A nibble
+// below the bits of 2^23 makes a float32 of 2^23 and as many units, without a conversion.
+template <typename Factor>
+__device__ inline void open_zeros(uint32_t word, float offset, const Factor& factor,
+                                  float (&to)[8]) {
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    const int place = 4 * (i % 4);
+    const uint32_t source = i < 4 ? word : word >> 16;
+    const float shifted = __uint_as_float((source & (15u << place)) | 0x4B000000u);
+    const float unit = factor(i) / static_cast<float>(1 << place);
+    to[i] = fmaf(shifted, -unit, 0x1p23f * unit + factor(i) * offset);
+  }
+}
 
 }  // namespace marlin::cuda

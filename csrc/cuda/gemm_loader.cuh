@@ -6,125 +6,190 @@
 
 namespace marlin::cuda {
 
-// Starts the copies of one tile after the other. What lies beyond the last row or column becomes
-// zero, and of a copy of no bytes the address is not read; only weights beyond the last column,
-// whose results nobody writes, are read from where there are some.
+// Starts the copies of one tile of the stripe after the other. All addresses of a tile follow from
+// those of the column's first one and `k_`, by one instruction each. Activations beyond the last
+// row of K become zero: a copy of no bytes writes zeros and reads nothing. What else lies beyond an
+// edge is read from inside it, because nobody writes what comes of it.
 template <class S>
 class Loader {
   using Scalar = typename S::Scalar;
 
  public:
-  __device__ Loader(const GemmArguments& g, int tile, uint32_t shared)
-      : g_(g), at_(Place::of(g, tile)), policy_(createpolicy_evict_first()) {
-    const int r = threadIdx.x / kRowChunks;
-    const int chunk = threadIdx.x % kRowChunks;
-    const int slot = (warp_of_columns() * kSteps + first_step()) * 32 + threadIdx.x % 32;
-    weights_to_ = keep(shared + slot * kChunkBytes);
-    // Chunks of a row change places by the row's number, so that the eight rows that ldmatrix reads
-    // at a time lie in different banks.
-    activations_to_ =
-        keep(shared + S::kActivationsAt + (r * kRowChunks + (chunk ^ (r % 8))) * kChunkBytes);
-    scales_to_ = keep(shared + S::kScalesAt + threadIdx.x * kChunkBytes);
-    zeros_to_ = keep(shared + S::kZerosAt + threadIdx.x * 4);
-    magic_ = keep(g.group_magic);
-    enter_column();
+  __device__ Loader(const GemmArguments& g, int first, uint32_t shared)
+      : g_(g), policy_(createpolicy_evict_first()) {
+    const int lane = lane_of_thread();
+    const int r = threadIdx.x / kRowThreads;
+    const int chunk = threadIdx.x % kRowThreads;
+    weights_to_ = keep(shared + column_warp<S>() * S::kBlocks * S::kBlockBytes +
+                       row_warp<S>() * kCopiedBytes + lane * kChunkBytes);
+    activations_to_ = keep(shared + S::kActivationsAt + r * kRowPitch + chunk * kChunkBytes);
+    if constexpr (S::kScalesTiles) {
+      const int part = lane / kScaleChunks;
+      const int slot = part * kTileChunks + column_warp<S>() * kScaleChunks + lane % kScaleChunks;
+      scales_to_ = keep(shared + S::kScalesAt + slot * kChunkBytes);
+      zeros_to_ = keep(shared + S::kZerosAt + slot * 4);
+      scale_lane_ = keep(row_warp<S>() * 32 + lane);
+      scale_row_bytes_ = keep(g.n * 2);
+    }
+    enter(first);
   }
 
-  // Starts the copies of the next tile into the stage at byte `stage`.
+  // Goes to a tile of the stripe, or to its end: the first tile of those that `start` copies.
+  __device__ void enter(int tile) {
+    const int end_of_stripe = g_.end_of_stripe(blockIdx.x);
+    if (tile >= end_of_stripe) {  // tiles follow that nobody asks for: nothing is read for them
+      k_ = k_end_of_weights_ = 0;
+#pragma unroll
+      for (int& k_end : k_end_of_activations_) k_end = 0;
+      end_ = kNever;
+      scale_lane_ = kNever;
+      return;
+    }
+    const Column column = Column::of(g_, tile / g_.tiles_k);
+    k_ = tile % g_.tiles_k;
+    end_ = min(g_.tiles_k, k_ + end_of_stripe - tile);
+    k_end_of_weights_ = g_.tiles_k;
+    enter_weights(column);
+    enter_activations(column);
+    if constexpr (S::kScalesTiles) enter_scales(column);
+  }
+
+  // The tile of the column that it starts next, and how many it starts before it must enter one.
+  __device__ int at() const { return k_; }
+  __device__ int left() const { return end_ - k_; }
+
+  // Starts the copies of a tile into the stage at byte `stage`, and goes to the one below it.
   __device__ void start(uint32_t stage) {
     start_weights(stage);
     start_activations(stage);
     if constexpr (S::kScalesTiles) start_scales(stage);
-    left_ -= kTileDepth;
-    if (left_ > 0) {
-      ++at_.k;
-      weights_ += kSteps * kStepWords;
-#pragma unroll
-      for (int i = 0; i < kCopies; ++i) a_[i] += kTileDepth;
-      scale_row_ += kTileDepth / kGroupUnit;
-    } else {
-      at_.k = g_.tiles_k - 1;
-      at_.advance(g_);
-      enter_column();
-    }
+    k_ = next(k_);
   }
 
  private:
-  static constexpr int kRowsAtATime = S::kThreads / kRowChunks;
-  static constexpr int kCopies = S::kRows / kRowsAtATime;
-  static constexpr int kScaleChunks = S::kColumns / 8;
-  static constexpr int kCopiedSteps = kSteps / S::kRowWarps;  // by one warp
-  static constexpr int kNever = 0x7FFFFFFF;                   // more rows of K than there are
+  // Threads side by side along a row, eight of those at least one below the other: fewer rows of a
+  // thread are fewer addresses.
+  static constexpr int kRowThreads =
+      S::kThreads == 64 || !S::kScalesTiles || S::kHasZeros ? 8 : kRowChunks;
+  static constexpr int kRowParts = kRowChunks / kRowThreads;
+  static constexpr int kRowsAtATime = S::kThreads / kRowThreads;
+  static constexpr int kCopiedRows = S::kRows / kRowsAtATime;         // by one thread
+  static constexpr int kCopiedBytes = S::kBlockBytes / S::kRowWarps;  // of a block, by one warp
+  // Immediate offsets of copies reach 2 KiB to both sides of an address.
+  static constexpr int kReach = kCopiedBytes < 4096 ? kCopiedBytes : 4096;
+  static constexpr int kReaches = kCopiedBytes / kReach;
+  static constexpr int kTileChunks = kTileColumns / 8;      // scales of a group,
+  static constexpr int kScaleChunks = S::kWarpColumns / 8;  // and those of a warp
+  static constexpr int kScaleParts = 32 / kScaleChunks;     // groups that a warp copies at once
+  static constexpr int kNever = 0x7FFFFFFF;
+  static constexpr int kScaleCopies =
+      S::kGroups > kScaleParts ? S::kGroups / kScaleParts : S::kGroups > 0;
 
-  __device__ static int first_step() { return threadIdx.x / 32 / kWarps * kCopiedSteps; }
-
-  __device__ void enter_column() {
-    left_ = g_.k - at_.k * kTileDepth;
-    // The middle of what is copied: immediate offsets of copies reach 2 KiB to both sides.
-    const int block = min(at_.n * kWarps + warp_of_columns(), (g_.n - 1) / kWarpColumns);
-    const int64_t step =
-        static_cast<int64_t>(block) * (g_.k / kStepRows) + at_.k * kSteps + first_step();
-    weights_ = g_.weights + (step + kCopiedSteps / 2) * kStepWords + threadIdx.x % 32 * kLaneWords;
-
-    const int chunk = threadIdx.x % kRowChunks;
+  __device__ void enter_weights(const Column& column) {
+    const int64_t stride = static_cast<int64_t>(g_.tiles_k) * S::kBlockBytes;
 #pragma unroll
-    for (int i = 0; i < kCopies; ++i) {
-      const int row = at_.m * S::kRows + threadIdx.x / kRowChunks + i * kRowsAtATime;
-      a_least_[i] = row < g_.m ? chunk * 8 : kNever;
-      a_[i] = static_cast<const Scalar*>(g_.a) + row * g_.a_stride + at_.k * kTileDepth + chunk * 8;
+    for (int b = 0; b < S::kBlocks; ++b) {
+      const int block = column.n * (kTileColumns / kBlockColumns) + column_warp<S>() * S::kBlocks;
+      const int existing = min(block + b, (g_.n - 1) / kBlockColumns);
+#pragma unroll
+      for (int r = 0; r < kReaches; ++r) {
+        weights_[b][r] = reinterpret_cast<const char*>(g_.weights) + existing * stride +
+                         row_warp<S>() * kCopiedBytes + r * kReach + kReach / 2 +
+                         lane_of_thread() * kChunkBytes;
+      }
     }
+  }
 
-    const int part = threadIdx.x / kScaleChunks * S::kGroupRows;
-    const int column = at_.n * S::kColumns + threadIdx.x % kScaleChunks * 8;
-    scale_least_ = column < g_.n ? part : kNever;
-    scale_column_ = column;
-    scale_row_ = (at_.k * kTileDepth + part) / kGroupUnit;
+  __device__ void enter_activations(const Column& column) {
+    const int first_row = column.m * S::kRows;
+    const int last = g_.m - 1 - first_row;
+    const int row = min(static_cast<int>(threadIdx.x) / kRowThreads, last);
+    const int first = threadIdx.x % kRowThreads * 8;  // of its columns
+    a_ = static_cast<const Scalar*>(g_.a) + (first_row + row) * g_.a_stride + first;
+#pragma unroll
+    for (int i = 1; i < kCopiedRows; ++i) {
+      const int below = min(row + i * kRowsAtATime, last) - row;
+      row_offsets_[i] = below * static_cast<int32_t>(g_.a_stride);
+    }
+#pragma unroll
+    for (int part = 0; part < kRowParts; ++part) {
+      const int left = g_.k - first - part * kRowThreads * 8;
+      k_end_of_activations_[part] = (left + kTileDepth - 1) / kTileDepth;
+    }
+  }
+
+  __device__ void enter_scales(const Column& column) {
+    const int eight = (column.n * kTileColumns + column_warp<S>() * S::kWarpColumns) / 8 +
+                      lane_of_thread() % kScaleChunks;
+    const int existing = min(eight, g_.n / 8 - 1);
+    scales_ = static_cast<const char*>(g_.scales) + existing * kChunkBytes;
+    zeros_ = reinterpret_cast<const char*>(g_.zeros) + existing * 4;
   }
 
   __device__ void start_weights(uint32_t stage) {
-    const int left = S::kRowWarps == 1 ? left_ : left_ - first_step() * kStepRows;
+    const int bytes = k_ < k_end_of_weights_ ? kChunkBytes : 0;
 #pragma unroll
-    for (int s = 0; s < kCopiedSteps; ++s) {
-      // K is a multiple of two steps.
-      const int bytes = left > s / 2 * 2 * kStepRows ? kChunkBytes : 0;
-      cp_async_with_policy(weights_to_ + stage + s * 32 * kChunkBytes,
-                           weights_ + (s - kCopiedSteps / 2) * kStepWords, bytes, policy_);
+    for (int b = 0; b < S::kBlocks; ++b) {
+#pragma unroll
+      for (int r = 0; r < kReaches; ++r) {
+        const char* middle = mad_wide(weights_[b][r], k_, S::kBlockBytes);
+#pragma unroll
+        for (int at = 0; at < kReach; at += 32 * kChunkBytes) {
+          cp_async_with_policy(weights_to_ + stage + b * S::kBlockBytes + r * kReach + at,
+                               middle + (at - kReach / 2), bytes, policy_);
+        }
+      }
     }
   }
 
   __device__ void start_activations(uint32_t stage) {
+    const Scalar* first_row = mad_wide(a_, k_, kRowBytes);
 #pragma unroll
-    for (int i = 0; i < kCopies; ++i) {
-      cp_async(activations_to_ + stage + i * kRowsAtATime * kRowChunks * kChunkBytes, a_[i],
-               left_ > a_least_[i] ? kChunkBytes : 0);
+    for (int i = 0; i < kCopiedRows; ++i) {
+      const Scalar* row = i == 0 ? first_row : mad_wide(first_row, row_offsets_[i], sizeof(Scalar));
+#pragma unroll
+      for (int part = 0; part < kRowParts; ++part) {
+        const int bytes = k_ < k_end_of_activations_[part] ? kChunkBytes : 0;
+        const int to = i * kRowsAtATime * kRowPitch + part * kRowThreads * kChunkBytes;
+        cp_async(activations_to_ + stage + to, row + part * kRowThreads * 8, bytes);
+      }
     }
   }
 
+  // Of a group beyond the last one the last is taken: its activations are zero.
   __device__ void start_scales(uint32_t stage) {
-    constexpr int kChunks = S::kGroups * kScaleChunks;
-    static_assert(kChunks <= S::kThreads, "one chunk of scales per thread");
-    if (kChunks < S::kThreads && threadIdx.x >= kChunks) return;
-    const bool is_inside = left_ > scale_least_;
-    const uint32_t group = __umulhi(scale_row_, magic_);
-    const int64_t at = static_cast<int64_t>(group) * g_.n + scale_column_;
-    cp_async(scales_to_ + stage, static_cast<const Scalar*>(g_.scales) + at,
-             is_inside ? kChunkBytes : 0);
-    if constexpr (S::kHasZeros)
-      cp_async_word(zeros_to_ + stage, g_.zeros + at / 8, is_inside ? 4 : 0);
+    constexpr int kLanes = kScaleChunks * (S::kGroups < kScaleParts ? S::kGroups : kScaleParts);
+    constexpr int kUnits = kTileDepth / kGroupUnit;
+    constexpr int kGroupUnits = S::kGroupRows / kGroupUnit;
+#pragma unroll
+    for (int i = 0; i < kScaleCopies; ++i) {
+      const int part = S::kGroups > 1 ? i * kScaleParts + lane_of_thread() / kScaleChunks : 0;
+      uint32_t group = __umulhi(k_ * kUnits + part * kGroupUnits, g_.group_magic);
+      if constexpr (S::kGroups > 1) group = min(group, static_cast<uint32_t>(g_.groups - 1));
+      const char* scales = mad_wide(scales_, group, scale_row_bytes_);
+      const int to = i * kScaleParts * kTileChunks;
+      const char* zeros = S::kHasZeros ? mad_wide(zeros_, group, scale_row_bytes_ / 4) : nullptr;
+      if (scale_lane_ < kLanes) {
+        cp_async(scales_to_ + stage + to * kChunkBytes, scales);
+        if constexpr (S::kHasZeros) cp_async_word(zeros_to_ + stage + to * 4, zeros);
+      }
+    }
   }
 
   const GemmArguments& g_;
-  Place at_;
+  int k_;                                // the tile that is next, in its column,
+  int end_;                              // and where the stripe leaves the column
+  int k_end_of_weights_;                 // no tile from here on has any,
+  int k_end_of_activations_[kRowParts];  // nor this thread's chunk of a row
   uint64_t policy_;
-  int left_;  // rows of K from the tile on
-  const uint32_t* weights_;
-  const Scalar* a_[kCopies];
-  int a_least_[kCopies];  // copied if more rows of K than these are left
-  int scale_least_;
-  int scale_column_;
-  uint32_t scale_row_;  // in units of kGroupUnit
-  uint32_t magic_;
-  uint32_t weights_to_, activations_to_, scales_to_, zeros_to_;
+  const char* weights_[S::kBlocks][kReaches];  // of the column's first tile, and of this lane
+  const Scalar* a_;
+  int32_t row_offsets_[kCopiedRows];  // from the first row that this thread copies
+  const char* scales_;
+  const char* zeros_;
+  int32_t scale_lane_;  // of the warps that copy them
+  int32_t scale_row_bytes_;
+  uint32_t weights_to_, activations_to_, scales_to_, zeros_to_;  // in the first stage
 };
 
 }  // namespace marlin::cuda

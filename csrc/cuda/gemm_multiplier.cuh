@@ -1,195 +1,184 @@
 // What a warp does with a tile in the gemm kernel: codes are opened, multiplied, summed and scaled.
-//
-// What follows from layout.h. With u the stored code, v its value as it is opened (u, or u - 15
-// where it was complemented), a word gives, per pair of rows of K:
-//   p = 0: v * 2^-24    (one lop3: mask, sign)
-//   p = 1: 16 v * 2^-24 (one lop3)
-//   p = 2: v * 2^-24    (after one prmt, which moves the upper byte of each half down, a lop3)
-//   p = 3: (16 v + v of p = 2) * 2^-24, the prmt's result as it is; its sums are those of p = 2 too
-//          many
-// so every pair of codes costs one instruction. The factors 2^24 and 2^20 are for the end. The
-// codes mean code - 8 = v + o with o = -8, or 7 where it was complemented: the sum over a group of
-// a * o is one more product, with a constant operand, and every chain of sums of the group starts
-// from it.
 #pragma once
 
 #include "gemm_format.cuh"
+#include "gemm_opening.cuh"
 #include "gemm_shape.cuh"
 #include "ptx.cuh"
 
 namespace marlin::cuda {
 
-// The four operands in a word. `sign` has the sign bit of the half that was complemented.
-struct Opened {
-  uint32_t nibble[kNibbles];
-};
-__device__ inline Opened open(uint32_t word, uint32_t sign) {
-  Opened opened;
-  opened.nibble[0] = and_or<0x000F000F>(word, sign);
-  opened.nibble[1] = and_or<0x00F000F0>(word, sign);
-  opened.nibble[3] = __byte_perm(word, sign, 0x7351);
-  opened.nibble[2] = opened.nibble[3] & 0x800F800F;
-  return opened;
-}
-
-// What a warp sums: [tile of rows][nibble][half][four of a fragment].
+// What a warp sums: [tile of rows][block of columns][kind][half][four of a fragment].
 template <class S>
-using Sums = float[S::kRowTiles][kNibbles][S::kHalves][4];
-
-// Calls `use(t, p, h, i)` for each sum of a lane.
-template <class S, typename Use>
-__device__ inline void for_sums(const Use& use) {
-#pragma unroll
-  for (int t = 0; t < S::kRowTiles; ++t) {
-#pragma unroll
-    for (int p = 0; p < kNibbles; ++p) {
-#pragma unroll
-      for (int h = 0; h < S::kHalves; ++h) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) use(t, p, h, i);
-      }
-    }
-  }
-}
+using Sums = float[S::kRowTiles][S::kBlocks][kKinds][S::kHalves][4];
 
 template <class S>
 class Multiplier {
   using Scalar = typename S::Scalar;
   using F = Format<Scalar>;
+  using O = Opening<S::kBits>;
   using Activations = uint32_t[S::kHeldSteps][S::kRowTiles][4];
+  using Constants = float[S::kRowTiles][4];
 
  public:
-  static constexpr int kFragments = S::kRowTiles * kNibbles * S::kHalves;
-  static constexpr bool kIsSmall = S::kRows == 8;
-  // Of the 16 chunks of a row, in how many places eight of them begin for one lane.
-  static constexpr int kChunkPlaces = kIsSmall ? 2 : 4;
+  static constexpr int kFragments = S::kRowTiles * S::kBlocks * kKinds * S::kHalves;
 
-  __device__ Multiplier(const GemmArguments& g, uint32_t shared) : g_(g) {
-    const int lane = threadIdx.x % 32;
-    const int row = kIsSmall ? lane % 8 : lane % 16;
+  __device__ Multiplier(const GemmArguments& g, uint32_t shared) : g_(g), shared_(shared) {
+    const int lane = lane_of_thread();
+    const int rows = S::kIsSmall ? 8 : 16;  // that a lane's address is one of, and as many chunks
+    const int at = lane % rows * kRowPitch + lane / rows * kChunkBytes;
 #pragma unroll
-    for (int i = 0; i < kChunkPlaces; ++i) {
-      const int chunk = kIsSmall ? 4 * i + lane / 8 : 2 * i + lane / 16;
-      const int at = (row * kRowChunks + (chunk ^ (row % 8))) * kChunkBytes;
-      activations_from_[i] = keep(shared + S::kActivationsAt + first_row() * kRowBytes + at);
+    for (int t = 0; t < kRowBases; ++t) {
+      activations_from_[t] = keep(shared + S::kActivationsAt + first_row(t) * kRowPitch + at);
     }
-    const int slot = warp_of_columns() * kSteps * 32 + lane;
-    weights_from_ = keep(shared + slot * kChunkBytes);
-    const int column = column_of(0, 0, 0);
-    scales_from_ = keep(shared + S::kScalesAt + column * 2);
-    zeros_from_ = keep(shared + S::kZerosAt + column / 8 * 4);
-    zero_shift_ = keep(column % 8 * 4);
+    weights_from_ =
+        keep(shared + column_warp<S>() * S::kBlocks * S::kBlockBytes + lane * kChunkBytes);
+    scales_from_ = keep(shared + S::kScalesAt + first_column() * 2);
+    zeros_from_ = keep(shared + S::kZerosAt + first_column() / 2);
+    if constexpr (kHoldsConstants) {
+      const uint32_t zero = g.m >> 31;  // which the compiler doesn't know
+#pragma unroll
+      for (int odd = 0; odd < 2; ++odd) {
+        signs_[odd] = keep(sign_of(odd) | zero);
+#pragma unroll
+        for (uint32_t& word : offset_words_[odd]) word = keep(O::offset(sign_of(odd)) | zero);
+      }
+    }
     clear();
   }
 
   __device__ void clear() {
-    for_sums<S>([&](int t, int p, int h, int i) { result_[t][p][h][i] = sums_[t][p][h][i] = 0; });
+    clear_sums(results());
     clear_constants();
   }
 
   // The tile in the stage at byte `stage`.
-  __device__ void multiply(int tile_k, uint32_t stage) {
-    // Which row of a pair is complemented: the ones in a step's number are those of the tile's and
-    // those of its own in the tile. The sign bit is in the upper half, or in the lower one.
-    const uint32_t odd = (__popc(tile_k) & 1) == 0 ? 0x80000000u : 0x00008000u;
+  __device__ void multiply(uint32_t stage) {
     if constexpr (S::kUnrollsGroups) {
 #pragma unroll
-      for (int first = 0; first < kSteps; first += S::kHeldSteps) multiply_held(stage, first, odd);
+      for (int first = 0; first < kTileSteps; first += S::kHeldSteps) multiply_held(stage, first);
     } else {
 #pragma unroll 1
-      for (int first = 0; first < kSteps; first += S::kHeldSteps) multiply_held(stage, first, odd);
+      for (int first = 0; first < kTileSteps; first += S::kHeldSteps) multiply_held(stage, first);
     }
   }
 
-  // The end of a column of tiles: everything that is not scaled yet.
-  __device__ void finish(const Place& place) {
+  // The end of a column of tiles: everything that is not scaled yet. All threads of the block come
+  // here, and meet another barrier before they come again.
+  __device__ void finish(const Column& column) {
     if constexpr (!S::kScalesTiles) {
-      const auto* scales = static_cast<const Scalar*>(g_.scales);
-      for_sums<S>([&](int t, int p, int h, int i) {
-        if (p == 3) sums_[t][3][h][i] -= sums_[t][2][h][i];
-      });
-      for_columns([&](int p, int h, int c) {
-        const int column = place.n * S::kColumns + column_of(p, h, of_column(c, 0));
-        if (column >= g_.n) return;
-        float zero = 8;
-        if constexpr (S::kHasZeros) {
-          zero = static_cast<float>(g_.zeros[column / 8] >> (4 * (column % 8)) & 15u);
-        }
-        const float scale = F::widen(scales[column]);
+      if constexpr (S::kSharesConstants) gather_constants();
+      for_eights([&](int b, int e) {
+        const int n = column.n * kTileColumns + column_of(b, e);
+        if (n >= g_.n) return;
+        float scale[8];
+        widen_eight<Scalar>(load_chunk(static_cast<const Scalar*>(g_.scales) + n), scale);
+        float zero[8];
+        if constexpr (S::kHasZeros) open_zeros(g_.zeros[n / 8], O::kMiddle, unit_factor, zero);
         for_rows([&](int t, int r) {
-          const int i = of_column(c, r);
-          const float constants = offset_[t][i] + (8.0f - zero) * total_[t][i];
-          float& sum = sums_[t][p][h][i];
-          sum = scale * (sum + factor(p) * constants);
+        // In place: a kind that carries another comes before that one.
+#pragma unroll
+          for (int q = 7; q >= 0; --q) {
+            float constants = of_row(offset_, t, r);
+            if constexpr (S::kHasZeros) constants += zero[q] * of_row(total_, t, r);
+            result(t, b, e, r, q) =
+                scale[q] * fmaf(O::factor(q / 2), constants, own_sum(t, b, e, r, q));
+          }
         });
       });
     }
   }
 
   __device__ float (&fragment(int index))[4] {
-    constexpr int kOfTile = kNibbles * S::kHalves;
-    return scaled()[index / kOfTile][index % kOfTile / S::kHalves][index % S::kHalves];
+    const int h = index % S::kHalves;
+    const int p = index / S::kHalves % kKinds;
+    const int b = index / S::kHalves / kKinds % S::kBlocks;
+    return results()[index / S::kHalves / kKinds / S::kBlocks][b][p][h];
   }
 
-  __device__ void store(const Place& place) {
+  __device__ void store(const Column& column) {
     auto* out = static_cast<Scalar*>(g_.out);
-    const auto* bias = static_cast<const Scalar*>(g_.bias);
-    for_sums<S>([&](int t, int p, int h, int i) {
-      const int column = place.n * S::kColumns + column_of(p, h, i);
-      const int row = place.m * S::kRows + row_of(t, i);
-      if (row >= g_.m || column >= g_.n) return;
-      float value = scaled()[t][p][h][i] * (F::kUnit / factor(p));
-      if (bias != nullptr) value += F::widen(bias[column]);
-      out[static_cast<int64_t>(row) * g_.n + column] = F::narrow(value);
+    for_eights([&](int b, int e) {
+      const int n = column.n * kTileColumns + column_of(b, e);
+      if (n >= g_.n) return;
+      float bias[8] = {};
+      if (g_.bias != nullptr) {
+        widen_eight<Scalar>(load_chunk(static_cast<const Scalar*>(g_.bias) + n), bias);
+      }
+      for_rows([&](int t, int r) {
+        const int m = column.m * S::kRows + row_of(t, r);
+        if (m >= g_.m) return;
+        float value[8];
+#pragma unroll
+        for (int q = 0; q < 8; ++q) {
+          value[q] = fmaf(result(t, b, e, r, q), F::kUnit / O::factor(q / 2), bias[q]);
+        }
+        store_chunk(out + static_cast<int64_t>(m) * g_.n + n,
+                    {F::narrow(value[0], value[1]), F::narrow(value[2], value[3]),
+                     F::narrow(value[4], value[5]), F::narrow(value[6], value[7])});
+      });
     });
   }
 
  private:
-  // Of the tile's rows, the first of this warp.
-  static __device__ int first_row() { return threadIdx.x / 32 / kWarps * S::kWarpRows; }
+  // Tiles of rows whose constants this warp sums, and those that lie where no other tells.
+  static constexpr int kConstantTiles = S::kSharesConstants ? 1 : S::kRowTiles;
+  static constexpr int kRowBases = S::kSharesConstants ? S::kRowTiles : 1;
 
-  static __device__ constexpr float factor(int p) { return p % 2 == 0 ? 1.0f : 16.0f; }
-
-  // Where a sum of this lane belongs, in the block's columns and the tile's rows. Of 8 rows the
-  // weights are the first operand of the product, and the columns lie where rows do otherwise.
-  static __device__ int column_of(int p, int h, int i) {
-    const int lane = threadIdx.x % 32;
-    const int warp = warp_of_columns();
-    const int inside = S::kRows == 8 ? lane / 4 + 8 * (i / 2) : 8 * h + lane % 4 * 2 + i % 2;
-    return warp * kWarpColumns + 16 * p + inside;
+  // Of the tile's rows, the first of this warp's tile t of them; and the first of its columns.
+  static __device__ int first_row(int t) {
+    const int tile = S::kSharesConstants ? t ^ column_warp<S>() : t;
+    return row_warp<S>() * S::kWarpRows + 16 * tile;
   }
-  static __device__ int row_of(int t, int i) {
-    const int lane = threadIdx.x % 32;
-    if constexpr (kIsSmall) {
-      return lane % 4 * 2 + i % 2;
-    } else {
-      return first_row() + 16 * t + lane / 4 + 8 * (i / 2);
-    }
+  static __device__ int first_column() {
+    const int lane = lane_of_thread();
+    return column_warp<S>() * S::kWarpColumns + (S::kIsSmall ? lane / 4 * 8 : lane % 4 * 16);
   }
 
-  // What is the result after `finish`: channels are scaled in place.
-  __device__ Sums<S>& scaled() {
+  // Where the results of this lane belong, in the tile: eight of them begin at this column.
+  static __device__ int column_of(int b, int e) {
+    return first_column() + b * kBlockColumns + 8 * e;
+  }
+  static __device__ int row_of(int t, int r) {
+    const int lane = lane_of_thread();
+    return S::kIsSmall ? lane % 4 * 2 + r : first_row(t) + lane / 4 + 8 * r;
+  }
+
+  // Of a fragment for `eight`s e, the one in row r and column q: of few rows the weights are the
+  // first operand, and the columns lie where rows do otherwise.
+  static __device__ constexpr int half_of(int q) { return S::kIsSmall ? 0 : q % 2; }
+  static __device__ constexpr int place_of(int e, int r, int q) {
+    return S::kIsSmall ? q % 2 * 2 + r : r * 2 + e;
+  }
+  __device__ float& result(int t, int b, int e, int r, int q) {
+    return results()[t][b][q / 2][half_of(q)][place_of(e, r, q)];
+  }
+  __device__ Sums<S>& results() {
     if constexpr (S::kScalesTiles) {
       return result_;
     } else {
       return sums_;
     }
   }
-
-  // The sums of a fragment as two columns (`c`) by two rows (`r`).
-  static __device__ constexpr int of_column(int c, int r) {
-    return S::kRows == 8 ? 2 * c + r : 2 * r + c;
+  // A sum without what another kind carries into it.
+  __device__ float own_sum(int t, int b, int e, int r, int q) const {
+    const float sum = sums_[t][b][q / 2][half_of(q)][place_of(e, r, q)];
+    if (!O::carries(q / 2)) return sum;
+    return sum - sums_[t][b][q / 2 - 1][half_of(q)][place_of(e, r, q)];
   }
-  // Calls `use(p, h, c)` for each column of a lane, and `use(t, r)` for each row.
+  static __device__ float of_row(const Constants& constants, int t, int r) {
+    return constants[t][S::kIsSmall ? r : 2 * r];
+  }
+  static __device__ constexpr float unit_factor(int) { return 1.0f; }
+  static __device__ constexpr float kind_factor(int q) { return O::factor(q / 2); }
+
+  // Calls `use(b, e)` for each eight columns of a lane, and `use(t, r)` for each of its rows.
   template <typename Use>
-  static __device__ void for_columns(const Use& use) {
+  static __device__ void for_eights(const Use& use) {
 #pragma unroll
-    for (int p = 0; p < kNibbles; ++p) {
+    for (int b = 0; b < S::kBlocks; ++b) {
 #pragma unroll
-      for (int h = 0; h < S::kHalves; ++h) {
-#pragma unroll
-        for (int c = 0; c < 2; ++c) use(p, h, c);
-      }
+      for (int e = 0; e < S::kEights; ++e) use(b, e);
     }
   }
   template <typename Use>
@@ -201,57 +190,63 @@ class Multiplier {
     }
   }
 
-  // A sum without what p = 3 carries.
-  __device__ float own_sum(int t, int p, int h, int i) const {
-    return p == 3 ? sums_[t][3][h][i] - sums_[t][2][h][i] : sums_[t][p][h][i];
+  static __device__ void clear_sums(Sums<S>& sums) {
+#pragma unroll
+    for (int t = 0; t < S::kRowTiles; ++t) {
+#pragma unroll
+      for (int i = 0; i < S::kBlocks * kKinds * S::kHalves; ++i) {
+        float (&fragment)[4] =
+            sums[t][i / S::kHalves / kKinds][i / S::kHalves % kKinds][i % S::kHalves];
+#pragma unroll
+        for (float& sum : fragment) sum = 0;
+      }
+    }
+  }
+
+  __device__ void clear_constants() {
+#pragma unroll
+    for (int t = 0; t < S::kRowTiles; ++t) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) offset_[t][i] = total_[t][i] = odd_offset_[i] = 0;
+    }
   }
 
   // The steps whose activations are in registers together, from `first` on.
-  __device__ void multiply_held(uint32_t stage, int first, uint32_t odd) {
+  __device__ void multiply_held(uint32_t stage, int first) {
     Activations a;
     load_activations(stage, first, a);
-    add_constants(first, a, odd);
-    float starts[kNibbles][S::kRowTiles][4];
+    add_constants(first, a);
+    Constants starts[kKinds];
     if constexpr (S::kScalesTiles) {
-      // p = 3 carries the sums of p = 2 with it.
-      constexpr float kTimes[kNibbles] = {1, 16, 1, 17};
 #pragma unroll
-      for (int p = 0; p < kNibbles; ++p) {
+      for (int p = 0; p < kKinds; ++p) {
 #pragma unroll
         for (int t = 0; t < S::kRowTiles; ++t) {
 #pragma unroll
-          for (int i = 0; i < 4; ++i) starts[p][t][i] = kTimes[p] * offset_[t][i];
+          for (int i = 0; i < 4; ++i) starts[p][t][i] = O::offsets(p) * offset_[t][i];
         }
       }
     }
 #pragma unroll
-    for (int s = 0; s < S::kHeldSteps; ++s)
-      multiply_step(stage, first + s, a[s], odd, s == 0, starts);
+    for (int s = 0; s < S::kHeldSteps; ++s) multiply_step(stage, first + s, a[s], s == 0, starts);
     if constexpr (S::kScalesTiles) scale_sums(stage, first / S::kHeldSteps);
   }
 
-  // Of 8 rows ldmatrix reads two steps at a time. Eight chunks further on, the address is 128 bytes
-  // further on: the swizzle leaves that bit alone.
+  // Of 8 rows ldmatrix reads two steps at a time.
   __device__ void load_activations(uint32_t stage, int first, Activations& a) {
-    constexpr int kStepsAtATime = kIsSmall ? 2 : 1;
+    constexpr int kStepsAtATime = S::kIsSmall ? 2 : 1;
 #pragma unroll
     for (int s = 0; s < S::kHeldSteps; s += kStepsAtATime) {
-      uint32_t from = stage;
-      if constexpr (S::kUnrollsGroups) {
-        const int place = (first + s) / kStepsAtATime;
-        from += activations_from_[place % kChunkPlaces] + place / kChunkPlaces * 8 * kChunkBytes;
-      } else {  // `first` is no constant, and must be no index; the first chunk is a multiple of
-                // 256
-        from += activations_from_[0] ^ static_cast<uint32_t>(2 * (first + s) * kChunkBytes);
-      }
 #pragma unroll
       for (int t = 0; t < S::kRowTiles; ++t) {
+        const uint32_t row =
+            kRowBases > 1 ? activations_from_[t] : activations_from_[0] + t * 16 * kRowPitch;
         uint32_t words[4];
-        ldmatrix_x4(words, from + t * 16 * kRowBytes);
+        ldmatrix_x4(words, row + stage + (first + s) * kStepRows * 2);
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
           const uint32_t word = F::enter(words[i]);
-          if constexpr (kIsSmall) {
+          if constexpr (S::kIsSmall) {
             a[s + i / 2][t][i % 2] = word;
           } else {
             a[s][t][i] = word;
@@ -265,123 +260,136 @@ class Multiplier {
   // w2 and w3 the upper ones. Of 8 rows all 16 columns are one product.
   static __device__ void product(float (&d)[4], const uint32_t (&a)[4], uint32_t w0, uint32_t w1,
                                  uint32_t w2, uint32_t w3, const float (&c)[4]) {
-    if constexpr (S::kRows == 8) {
+    if constexpr (S::kIsSmall) {
       mma<Scalar>(d, w0, w1, w2, w3, a[0], a[1], c);
     } else {
       mma<Scalar>(d, a[0], a[1], a[2], a[3], w0, w2, c);
     }
   }
 
-  static __device__ uint32_t sign_of(int step, uint32_t odd) {
-    return (__popc(step) & 1) == 0 ? odd : odd ^ 0x80008000u;
+  // Where registers abound, constants stay in some: a product takes its operands from neighbours.
+  static constexpr bool kHoldsConstants =
+      S::kWarpRows <= 16 || (S::kUnrollsGroups && !S::kHasZeros);
+  __device__ uint32_t sign(int step) const {
+    return kHoldsConstants ? signs_[is_odd_step(step)] : sign_of(step);
   }
-
-  __device__ void clear_constants() {
-#pragma unroll
-    for (int t = 0; t < S::kRowTiles; ++t) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) offset_[t][i] = total_[t][i] = 0;
-    }
+  __device__ uint32_t offset_word(int step, int i) const {
+    return kHoldsConstants ? offset_words_[is_odd_step(step)][i] : O::offset(sign_of(step));
   }
 
   // The sums of a * o, and of a where there are zero points: of a group, or of everything so far.
-  // NOTE: products that wait for each other are padded by ptxas. Where that pays, in long groups,
-  // every other step of a group adds to a sum of its own.
-  __device__ void add_constants(int first, const Activations& a, uint32_t odd) {
+  // NOTE: products that wait for each other are padded by ptxas. Where that pays, every other step
+  // adds to a sum of its own.
+  static constexpr bool kAlternates =
+      S::kSharesConstants || (S::kGroupRows == kTileDepth && S::kRowTiles == 1);
+  __device__ void add_constants(int first, const Activations& a) {
     constexpr uint32_t kOnes = 0x00010001;
-    constexpr bool kHasTwoSums = S::kGroupRows == kTileDepth && S::kRowTiles == 1;
-    float other[4] = {};
     if constexpr (S::kScalesTiles) clear_constants();
 #pragma unroll
     for (int s = 0; s < S::kHeldSteps; ++s) {
-      // -8 and 7 in the halves, the 7 where complemented codes have their sign bit.
-      const uint32_t o = sign_of(first + s, odd) == 0x80000000u ? 0x00078008u : 0x80080007u;
+      uint32_t o[4];
 #pragma unroll
-      for (int t = 0; t < S::kRowTiles; ++t) {
-        float (&offset)[4] = kHasTwoSums && s % 2 == 1 ? other : offset_[t];
-        product(offset, a[s][t], o, o, o, o, offset);
+      for (int i = 0; i < 4; ++i) o[i] = offset_word(first + s, i);
+#pragma unroll
+      for (int t = 0; t < kConstantTiles; ++t) {
+        float (&offset)[4] = kAlternates && (first + s) % 2 == 1 ? odd_offset_ : offset_[t];
+        product(offset, a[s][t], o[0], o[1], o[2], o[3], offset);
         if constexpr (S::kHasZeros) {
           product(total_[t], a[s][t], kOnes, kOnes, kOnes, kOnes, total_[t]);
         }
       }
     }
-    if constexpr (kHasTwoSums) {
+    if constexpr (S::kScalesTiles) join_constants();
+  }
+
+  __device__ void join_constants() {
+    if constexpr (kAlternates) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) offset_[0][i] += other[i];
+      for (int i = 0; i < 4; ++i) offset_[0][i] += odd_offset_[i];
     }
   }
 
   __device__ void multiply_step(uint32_t stage, int step, const uint32_t (&a)[S::kRowTiles][4],
-                                uint32_t odd, bool is_first,
-                                const float (&starts)[kNibbles][S::kRowTiles][4]) {
-    const uint4 words = ld_shared(weights_from_ + stage + step * 32 * kChunkBytes);
-    const uint32_t sign = sign_of(step, odd);
-    const Opened w0 = open(words.x, sign);
-    const Opened w1 = open(words.y, sign);
-    const Opened w2 = open(words.z, sign);
-    const Opened w3 = open(words.w, sign);
+                                bool is_first, const Constants (&starts)[kKinds]) {
+    const uint32_t sign = this->sign(step);
 #pragma unroll
-    for (int p = 0; p < kNibbles; ++p) {
+    for (int b = 0; b < S::kBlocks; ++b) {
 #pragma unroll
-      for (int t = 0; t < S::kRowTiles; ++t) {
+      for (int part = 0; part < S::kParts; ++part) {
+        const uint4 words = ld_shared(weights_from_ + stage + b * S::kBlockBytes +
+                                      step * S::kStepBytes + part * kPartWords * 4);
+        uint32_t w[4][O::kOperands];
+        O::open(words.x, sign, w[0]);
+        O::open(words.y, sign, w[1]);
+        O::open(words.z, sign, w[2]);
+        O::open(words.w, sign, w[3]);
 #pragma unroll
-        for (int h = 0; h < S::kHalves; ++h) {
-          float (&sums)[4] = sums_[t][p][h];
-          const uint32_t low = h == 0 ? w0.nibble[p] : w1.nibble[p];
-          const uint32_t high = h == 0 ? w2.nibble[p] : w3.nibble[p];
-          if (S::kScalesTiles && is_first) {
-            product(sums, a[t], low, w1.nibble[p], high, w3.nibble[p], starts[p][t]);
-          } else {
-            product(sums, a[t], low, w1.nibble[p], high, w3.nibble[p], sums);
+        for (int i = 0; i < S::kPartKinds; ++i) {
+          const int p = part * S::kPartKinds + i;
+#pragma unroll
+          for (int t = 0; t < S::kRowTiles; ++t) {
+#pragma unroll
+            for (int h = 0; h < S::kHalves; ++h) {
+              float (&sums)[4] = sums_[t][b][p][h];
+              const float (&so_far)[4] = sums;
+              product(sums, a[t], w[h][i], w[1][i], w[2 + h][i], w[3][i],
+                      S::kScalesTiles && is_first ? starts[p][t] : so_far);
+            }
           }
         }
       }
     }
   }
 
-  // Adds the sums of a group, scaled, to the result. Eight columns after eight: of 8 rows a lane
-  // has one of them, else two neighbours.
+  // Adds the sums of a group, scaled, to the result.
   __device__ void scale_sums(uint32_t stage, int group) {
-    const uint32_t scales = scales_from_ + stage + group * S::kColumns * 2;
-    const uint32_t zeros = zeros_from_ + stage + group * S::kColumns / 2;
-    constexpr int kNeighbours = kIsSmall ? 1 : 2;
-#pragma unroll
-    for (int eight = 0; eight < kWarpColumns / 8; ++eight) {
-      float scale[2];
-      if constexpr (kIsSmall) {
-        scale[0] = F::widen(ld_shared_half(scales + eight * 16));
-      } else {
-        F::widen(ld_shared_word(scales + eight * 16), scale);
+    for_eights([&](int b, int e) {
+      const int column = group * kTileColumns + b * kBlockColumns + 8 * e;
+      float scale[8];
+      widen_eight<Scalar>(ld_shared(scales_from_ + stage + column * 2), scale);
+      float zero[8];
+      if constexpr (S::kHasZeros) {
+        open_zeros(ld_shared_word(zeros_from_ + stage + column / 2), O::kMiddle, kind_factor, zero);
       }
-      [[maybe_unused]] uint32_t zero_word = 0;
-      if constexpr (S::kHasZeros) zero_word = ld_shared_word(zeros + eight * 4) >> zero_shift_;
+      for_rows([&](int t, int r) {
 #pragma unroll
-      for (int n = 0; n < kNeighbours; ++n) {
-        const int p = eight / 2;
-        const int h = kIsSmall ? 0 : eight % 2;
-        const int c = kIsSmall ? eight % 2 : n;
-        float zero = 0;
-        if constexpr (S::kHasZeros) {
-          zero = factor(p) * (8.0f - static_cast<float>(zero_word >> (4 * n) & 15u));
+        for (int q = 0; q < 8; ++q) {
+          float sum = own_sum(t, b, e, r, q);
+          if constexpr (S::kHasZeros) sum = fmaf(zero[q], of_row(total_, t, r), sum);
+          float& to = result(t, b, e, r, q);
+          to = fmaf(scale[q], sum, to);
         }
-        for_rows([&](int t, int r) {
-          const int i = of_column(c, r);
-          float sum = own_sum(t, p, h, i);
-          if constexpr (S::kHasZeros) sum += zero * total_[t][i];
-          result_[t][p][h][i] += scale[n] * sum;
-        });
-      }
+      });
+    });
+  }
+
+  // The constants of all rows, of which each warp has summed those of its first tile.
+  __device__ void gather_constants() {
+    join_constants();
+    gather(offset_, shared_ + S::kExchangeAt);
+    if constexpr (S::kHasZeros) gather(total_, shared_ + S::kExchangeAt + S::kRows * 4);
+  }
+
+  static __device__ void gather(Constants& constants, uint32_t area) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      if (lane_of_thread() % 4 == 0) st_shared(area + row_of(0, r) * 4, of_row(constants, 0, r));
     }
+    __syncthreads();  // what each has written, all read
+    for_rows([&](int t, int r) { constants[t][2 * r] = ld_shared_float(area + row_of(t, r) * 4); });
   }
 
   const GemmArguments& g_;
-  uint32_t activations_from_[kChunkPlaces];  // of this lane, in the first stage
+  uint32_t shared_;
+  uint32_t activations_from_[kRowBases];  // of this lane, in the first stage
   uint32_t weights_from_, scales_from_, zeros_from_;
-  uint32_t zero_shift_;  // of this lane's zero points in their words
-  Sums<S> result_;
-  Sums<S> sums_;
-  float offset_[S::kRowTiles][4];  // sums of a * o, and of a, times 2^-24
-  float total_[S::kRowTiles][4];
+  uint32_t signs_[2];  // of even and of odd steps, as those below
+  uint32_t offset_words_[2][4];
+  Sums<S> sums_;      // of the group, or of everything so far
+  Sums<S> result_;    // of groups, scaled, but for the factors of the opening
+  Constants offset_;  // sums of a * o, and of a, times 2^-24
+  Constants total_;
+  float odd_offset_[4];  // see kAlternates
 };
 
 }  // namespace marlin::cuda

@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "layout.h"
+
 namespace marlin::cuda {
 
 enum class Scalar : uint8_t { kFloat16, kBFloat16 };
@@ -13,8 +15,9 @@ struct Problem {
   int64_t n;           // a multiple of 8
   int64_t k;           // a multiple of group_size
   int64_t group_size;  // a multiple of 32, or k
-  bool has_zeros;
-  Scalar scalar;  // of activations and result
+  int bits;            // 4 or 8
+  bool has_zeros;      // only with 4 bits
+  Scalar scalar;       // of activations and result
 };
 
 struct Device {
@@ -22,11 +25,12 @@ struct Device {
   int multiprocessors;
 };
 
-// One of the kernels that are compiled. Tiles are `rows` rows of the activations by 64 columns per
-// warp by 128 rows of K.
+// One of the kernels that are compiled. A tile of its blocks is `rows` rows of the activations by
+// kTileColumns columns by kTileDepth rows of K.
 struct Variant {
   Scalar scalar;
-  int rows;        // 8 or 16
+  int bits;
+  int rows;        // 8, 16, 32 or 64
   int group_rows;  // rows of K that share scales inside a tile: 32, 64, 128; 0: all, once at the
                    // end
   bool has_zeros;
@@ -45,19 +49,65 @@ struct Launch {
   int64_t lock_count;     // int32, all zero before and after each launch
 };
 
-inline constexpr int kTileDepth = 128;  // rows of K of a tile
-inline constexpr int kWarps = 4;        // side by side along the columns of a tile
+inline constexpr int kTileColumns = 256;
+// Of a row of the activations in shared memory. The 16 bytes more than it has put eight rows, which
+// are read at a time, into different banks.
+inline constexpr int kRowPitch = kTileDepth * 2 + 16;
 
-// Tiles in shared memory: the one in work, and those whose copies are in flight. As many as fit the
-// 99 KiB that a block of sm_86 and sm_89 may have.
-constexpr int stages_of(int rows, int group_rows) {
-  const bool has_many_scales = group_rows == 32 || group_rows == 64;
-  if (rows == 64) return has_many_scales ? 2 : 3;
-  return rows == 32 && has_many_scales ? 3 : 4;
+// How a tile is shared out over the warps of a block, and what a stage in shared memory holds. Few
+// rows let a warp have 128 columns, so that fewer load the same activations; many have as many sums
+// as registers allow with 64.
+struct TileShape {
+  int warp_columns;
+  int row_warps;  // warps that have the same columns, each with a part of the rows
+  int warps;
+  int weight_bytes;  // of a stage, as those below
+  int activation_bytes;
+  int scale_bytes;
+  int zero_bytes;
+  int stage_bytes;
+  int stages;          // the one in work, and those whose copies are in flight
+  int exchange_bytes;  // beside the stages
+
+  constexpr int threads() const { return 32 * warps; }
+  constexpr int shared_bytes() const { return stages * stage_bytes + exchange_bytes; }
+};
+
+// Two blocks of up to kThreadsOfTwo threads, which may have 255 registers each, share the 164 KiB
+// of a multiprocessor of sm_80, and each takes one more than it asks for. A larger one has it
+// alone, with the 99 KiB that sm_86 and sm_89 allow.
+inline constexpr int kThreadsOfTwo = 128;
+inline constexpr int kMaxSharedBytes = 99 * 1024;
+constexpr int stages_of(int threads, int stage_bytes) {
+  const int all = threads <= kThreadsOfTwo ? (164 / 2 - 1) * 1024 : kMaxSharedBytes;
+  return stage_bytes > all / 2 ? 2 : all / stage_bytes;
 }
 
-// Warps that share columns, each with a part of the rows.
-constexpr int row_warps_of(int rows) { return rows == 64 ? 2 : 1; }
+constexpr TileShape shape_of(int bits, int rows, int group_rows, bool has_zeros) {
+  const bool is_grouped = group_rows != 0;
+  const int groups = is_grouped ? kTileDepth / group_rows : 0;
+  TileShape shape{};
+  const bool is_wide = rows == 8 || (rows == 16 && group_rows != 32 && group_rows != 64) ||
+                       (rows == 32 && !is_grouped);
+  shape.warp_columns = is_wide ? 128 : 64;
+  shape.row_warps = rows == 64 && is_grouped ? 2 : 1;
+  shape.warps = kTileColumns / shape.warp_columns * shape.row_warps;
+  shape.weight_bytes = kTileDepth * kTileColumns * bits / 8;
+  shape.activation_bytes = rows * kRowPitch;
+  shape.scale_bytes = groups * kTileColumns * 2;
+  shape.zero_bytes = has_zeros ? groups * kTileColumns / 2 : 0;
+  shape.stage_bytes =
+      shape.weight_bytes + shape.activation_bytes + shape.scale_bytes + shape.zero_bytes;
+  shape.stages = stages_of(shape.threads(), shape.stage_bytes);
+  // Sums of activations, and for zero points of another kind: floats.
+  shape.exchange_bytes = rows >= 32 && !is_grouped ? rows * (has_zeros ? 8 : 4) : 0;
+  return shape;
+}
+
+// Whether there is a kernel of so many rows: its stages fit everywhere.
+constexpr bool exists(int bits, int rows, int group_rows, bool has_zeros) {
+  return shape_of(bits, rows, group_rows, has_zeros).shared_bytes() <= kMaxSharedBytes;
+}
 
 // Expects a problem that the ops have checked.
 Launch plan_gemm(const Problem& problem, const Device& device);

@@ -1,73 +1,85 @@
-// What the parts of the gemm kernel share: the shape of one instantiation, and where a tile lies.
+// What the parts of the gemm kernel share: the shape of one instantiation.
 #pragma once
 
 #include "gemm.h"
-#include "layout.h"
+#include "layout.cuh"
 
 namespace marlin::cuda {
 
-constexpr int kSteps = kTileDepth / kStepRows;
-constexpr int kNibbles = 4;
 constexpr int kChunkBytes = 16;
 constexpr int kRowBytes = kTileDepth * 2;  // of a row of the activations in a tile
 constexpr int kRowChunks = kRowBytes / kChunkBytes;
+constexpr int kKinds = 4;  // places of a code in the words of a lane: p of layout.h
 
-template <typename Scalar_, int rows, int group_rows, bool has_zeros>
+template <typename Scalar_, int bits, int rows, int group_rows, bool has_zeros>
 struct Shape {
   using Scalar = Scalar_;
+  static constexpr TileShape kTile = shape_of(bits, rows, group_rows, has_zeros);
+  static constexpr int kBits = bits;
   static constexpr int kRows = rows;
+  static constexpr bool kIsSmall = rows == 8;
   static constexpr bool kScalesTiles = group_rows != 0;  // else everything once, at the end
-  static constexpr int kGroupSteps = kScalesTiles ? group_rows / kStepRows : kSteps;
+  static constexpr int kGroupSteps = kScalesTiles ? group_rows / kStepRows : kTileSteps;
   static constexpr int kGroups = kScalesTiles ? kTileDepth / group_rows : 0;
   static constexpr int kGroupRows = group_rows;
   static constexpr bool kHasZeros = has_zeros;
-  static constexpr int kStages = stages_of(rows, group_rows);
-  // Of 64 rows two warps share the columns, and the weights in shared memory, with 32 rows each.
-  static constexpr int kRowWarps = row_warps_of(rows);
+  static constexpr int kStages = kTile.stages;
+  static constexpr int kRowWarps = kTile.row_warps;
   static constexpr int kWarpRows = rows / kRowWarps;
-  static constexpr int kThreads = kWarps * kRowWarps * 32;
-  static constexpr int kColumns = kWarps * kWarpColumns;
+  static constexpr int kThreads = kTile.threads();
+  static constexpr int kWarps = kTile.warps / kRowWarps;  // side by side along the columns
+  static constexpr int kWarpColumns = kTile.warp_columns;
+  static constexpr int kBlocks = kWarpColumns / kBlockColumns;  // of layout.h, of a warp
 
-  static constexpr int kWeightBytes = kTileDepth * kColumns / 2;
-  static constexpr int kActivationBytes = rows * kTileDepth * 2;
-  static constexpr int kScaleBytes = kGroups * kColumns * 2;
-  static constexpr int kZeroBytes = has_zeros ? kGroups * kColumns / 2 : 0;
-  static constexpr int kActivationsAt = kWeightBytes;
-  static constexpr int kScalesAt = kActivationsAt + kActivationBytes;
-  static constexpr int kZerosAt = kScalesAt + kScaleBytes;
-  static constexpr int kStageBytes = kZerosAt + kZeroBytes;
+  static constexpr int kParts = parts_of(bits);
+  static constexpr int kPartKinds = kKinds / kParts;
+  static constexpr int kStepBytes = kParts * kPartWords * 4;   // of a block of layout.h,
+  static constexpr int kBlockBytes = kTileSteps * kStepBytes;  // and of its part of a tile
+
+  static constexpr int kActivationsAt = kTile.weight_bytes;
+  static constexpr int kScalesAt = kActivationsAt + kTile.activation_bytes;
+  static constexpr int kZerosAt = kScalesAt + kTile.scale_bytes;
+  static constexpr int kStageBytes = kTile.stage_bytes;
 
   // Sums of a lane, in fragments of four: of 16 columns by 8 rows, or of 8 columns by 16 rows.
-  static constexpr int kHalves = rows == 8 ? 1 : 2;
-  static constexpr int kRowTiles = rows == 8 ? 1 : kWarpRows / 16;
+  static constexpr int kHalves = kIsSmall ? 1 : 2;
+  static constexpr int kRowTiles = kIsSmall ? 1 : kWarpRows / 16;
+  // The same sums as runs of eight neighbouring columns: so many of a block in each of a lane's
+  // rows, of which there are two in a tile of rows.
+  static constexpr int kEights = kIsSmall ? 1 : 2;
+
+  // Sums of activations alone belong to no column. Where they are needed only once, at the end,
+  // each warp takes one tile of rows for all: its first one, so that the warps begin with others.
+  static constexpr bool kSharesConstants = kTile.exchange_bytes != 0;
+  static constexpr int kExchangeAt = kStages * kStageBytes;
+  static_assert(!kSharesConstants || kWarps == kRowTiles, "a tile of rows for each warp");
 
   // Steps whose activations are in registers together: those of a group, because the sums of the
   // group start from all of them; else as few as ldmatrix gives.
-  static constexpr int kHeldSteps = kScalesTiles ? kGroupSteps : 2;
+  static constexpr int kHeldSteps = kScalesTiles ? kGroupSteps : kIsSmall ? 2 : 1;
   // Of many rows several short groups at once would not fit the registers.
-  static constexpr bool kUnrollsGroups = kWarpRows < 32 || !kScalesTiles;
+  static constexpr bool kUnrollsGroups =
+      kWarpRows < 32 || !kScalesTiles || (kHeldSteps == kTileSteps && !kHasZeros);
 };
 
-// Which 64 of a block's columns the warp multiplies.
-__device__ inline int warp_of_columns() { return threadIdx.x / 32 % kWarps; }
+__device__ inline int lane_of_thread() { return threadIdx.x % 32; }
 
-// A tile: down K first, then along the columns, then along the rows of the activations.
-struct Place {
-  int k, n, m;
+// Which of the warps side by side this is, and which of those that share columns.
+template <class S>
+__device__ inline int column_warp() {
+  return threadIdx.x / 32 % S::kWarps;
+}
+template <class S>
+__device__ inline int row_warp() {
+  return threadIdx.x / 32 / S::kWarps;
+}
 
-  __device__ static Place of(const GemmArguments& g, int tile) {
-    const int column = tile / g.tiles_k;
-    return {tile % g.tiles_k, column % g.tiles_n, column / g.tiles_n};
-  }
-  // Moves on; true at the first tile of a column.
-  __device__ bool advance(const GemmArguments& g) {
-    if (++k < g.tiles_k) return false;
-    k = 0;
-    if (++n == g.tiles_n) {
-      n = 0;
-      ++m;
-    }
-    return true;
+// A column of tiles, along N and along M; down it the tiles lie one after the other.
+struct Column {
+  int n, m;
+
+  __device__ static Column of(const GemmArguments& g, int index) {
+    return {index % g.tiles_n, index / g.tiles_n};
   }
 };
 

@@ -12,6 +12,23 @@ __device__ inline uint32_t shared_address(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
+// `base` + `index` * `bytes`, which nvcc can't take apart to put it together otherwise.
+template <typename T>
+__device__ inline const T* mad_wide(const T* base, int32_t index, int32_t bytes) {
+  const T* result;
+  asm("{ .reg .s64 t; mul.wide.s32 t, %1, %2; add.s64 %0, t, %3; }"
+      : "=l"(result)
+      : "r"(index), "r"(bytes), "l"(base));
+  return result;
+}
+
+// `value` + 1, in whose place nvcc can't count something else beside it.
+__device__ inline int32_t next(int32_t value) {
+  int32_t result;
+  asm("add.s32 %0, %1, 1;" : "=r"(result) : "r"(value));
+  return result;
+}
+
 // A policy of the second-level cache for what is read once.
 __device__ inline uint64_t createpolicy_evict_first() {
   uint64_t policy;
@@ -24,16 +41,17 @@ __device__ inline void cp_async(uint32_t to, const void* from, int bytes) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes)
                : "memory");
 }
+__device__ inline void cp_async(uint32_t to, const void* from) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
+}
 __device__ inline void cp_async_with_policy(uint32_t to, const void* from, int bytes,
                                             uint64_t policy) {
   asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2, %3;" ::"r"(to),
                "l"(from), "r"(bytes), "l"(policy)
                : "memory");
 }
-// 4 bytes, or zero.
-__device__ inline void cp_async_word(uint32_t to, const void* from, int bytes) {
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(from), "r"(bytes)
-               : "memory");
+__device__ inline void cp_async_word(uint32_t to, const void* from) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(to), "l"(from) : "memory");
 }
 __device__ inline void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int groups>
@@ -62,10 +80,12 @@ __device__ inline uint32_t ld_shared_word(uint32_t from) {
   asm volatile("ld.shared.u32 %0, [%1];" : "=r"(value) : "r"(from) : "memory");
   return value;
 }
-__device__ inline uint16_t ld_shared_half(uint32_t from) {
-  uint16_t value;
-  asm volatile("ld.shared.u16 %0, [%1];" : "=h"(value) : "r"(from) : "memory");
-  return value;
+
+__device__ inline float ld_shared_float(uint32_t from) {
+  return __uint_as_float(ld_shared_word(from));
+}
+__device__ inline void st_shared(uint32_t to, float value) {
+  asm volatile("st.shared.f32 [%0], %1;" ::"r"(to), "f"(value) : "memory");
 }
 
 // (a & b) | c
@@ -105,8 +125,8 @@ __device__ inline int32_t ld_acquire(const int32_t* from) {
   asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(value) : "l"(from) : "memory");
   return value;
 }
-__device__ inline void st_release(int32_t* to, int32_t value) {
-  asm volatile("st.release.gpu.global.s32 [%0], %1;" ::"l"(to), "r"(value) : "memory");
+__device__ inline void red_add_release(int32_t* to, int32_t value) {
+  asm volatile("red.release.gpu.global.add.s32 [%0], %1;" ::"l"(to), "r"(value) : "memory");
 }
 
 }  // namespace marlin::cuda

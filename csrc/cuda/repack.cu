@@ -1,11 +1,17 @@
-// The plain layout of the codes to the packed one of layout.h and back. A warp converts a step at a
-// time: two rows of 64 plain words to 16 bytes per lane. Every access of a warp takes whole sectors
-// of 32 bytes: 16 bytes per lane in a row where it is packed, four pieces of eight words where it
-// is plain.
+// The plain layout of the codes to the packed one of layout.h and back. A warp converts a step of a
+// block at a time. Every access of a warp takes whole sectors of 32 bytes: 16 bytes per lane where
+// words are packed, 8 or 16 in a row where they are plain.
 //
-// Lane 4 q + t holds, in word j, the rows 2 t and 2 t + 1 of the plain words of the columns
-// 16 p + 8 (j mod 2) + q, p = 0 .. 3: byte t of four words. So the four lanes of q read one of the
-// four words each, that with p = t, and transpose the 4 x 4 bytes that they have together.
+// 4 bits: lane 4 q + t holds, in word b + 2 a, the rows 2 t and 2 t + 1 of the upper (a = 0) or
+// lower plain words of the columns 8 q + 2 p + b, p = 0 .. 3: byte t of four words. So the four
+// lanes of q read the columns 8 q + 2 t and the next one, and transpose the 4 x 4 bytes that they
+// have together of each.
+//
+// 8 bits: it holds, in part c, the rows 2 t and 2 t + 1 of eight, half t mod 2 of the plain words
+// in row t / 2 + 2 a, of the columns 8 q + 4 c + 2 i + b, i = 0, 1. So it reads the four columns of
+// c = t mod 2, and changes the halves that it doesn't need for those that its neighbour doesn't.
+
+#include <type_traits>
 
 #include "../common/math.h"
 #include "grid.h"
@@ -18,7 +24,10 @@ namespace {
 constexpr int kWarps = 8;
 constexpr int kWarpLanes = 32;
 constexpr unsigned kAllLanes = 0xFFFFFFFFu;
-constexpr uint32_t kPaddingWord = 0x88888888u;  // code 8: zero, where there are no zero points
+
+// Of codes that mean zero, where there are no zero points: 8 or 128.
+template <int bits>
+constexpr uint32_t kPaddingWord = bits == 4 ? 0x88888888u : 0x80808080u;
 
 // Byte i of lane t becomes byte t of lane i, in each four lanes: first in 2 x 2 bytes, with the
 // neighbour, then in 2 x 2 pairs of them.
@@ -48,95 +57,202 @@ __device__ uint32_t swap_middle_nibbles(uint32_t word) {
 }
 __device__ uint32_t swap_middle_bytes(uint32_t word) { return __byte_perm(word, 0, 0x3120); }
 
-__device__ uint32_t pack_word(uint32_t plain, const Transposer& transpose, uint32_t complements) {
-  return swap_middle_bytes(swap_middle_nibbles(transpose(plain))) ^ complements;
-}
-__device__ uint32_t unpack_word(uint32_t packed, const Transposer& transpose,
-                                uint32_t complements) {
-  return transpose(swap_middle_nibbles(swap_middle_bytes(packed ^ complements)));
-}
+// A step of one lane: plain words as they lie there, [row][column] of each lane's own.
+template <int bits>
+class Step;
 
-// Where a lane reads or writes, in a block of columns and the steps of its warp.
-struct LanePlace {
-  int64_t steps;         // of the block
-  int64_t first_step;    // of this warp
-  int64_t stride;        // from a step of this warp to its next
-  int64_t packed_start;  // of the lane's words in the first step of the block
-  int64_t column;        // of words 0 and 2; the others are 8 further
-  bool exists;           // column < n
-  bool next_exists;      // column + 8 < n
+template <>
+class Step<4> {
+ public:
+  static constexpr int kRows = 2;     // of plain words in a step
+  static constexpr int kColumns = 2;  // of a lane
+
+  __device__ explicit Step(int lane) : column_(2 * lane), transpose_(lane) {}
+  __device__ int column() const { return column_; }
+  __device__ int row(int a) const { return a; }
+
+  __device__ void pack(const uint32_t (&plain)[2][2], uint32_t complements, uint4 (&to)[1]) const {
+    to[0] = {pack(plain[0][0], complements), pack(plain[0][1], complements),
+             pack(plain[1][0], complements), pack(plain[1][1], complements)};
+  }
+  __device__ void unpack(const uint4 (&packed)[1], uint32_t complements,
+                         uint32_t (&to)[2][2]) const {
+    to[0][0] = unpack(packed[0].x, complements);
+    to[0][1] = unpack(packed[0].y, complements);
+    to[1][0] = unpack(packed[0].z, complements);
+    to[1][1] = unpack(packed[0].w, complements);
+  }
+
+ private:
+  __device__ uint32_t pack(uint32_t plain, uint32_t complements) const {
+    return swap_middle_bytes(swap_middle_nibbles(transpose_(plain))) ^ complements;
+  }
+  __device__ uint32_t unpack(uint32_t packed, uint32_t complements) const {
+    return transpose_(swap_middle_nibbles(swap_middle_bytes(packed ^ complements)));
+  }
+
+  int column_;
+  Transposer transpose_;
 };
 
-__device__ LanePlace place_of(int64_t n, int64_t k) {
-  const int lane = threadIdx.x;
-  const int64_t block = blockIdx.x;
-  const int64_t steps = k / kStepRows;
-  const int64_t column = block * kWarpColumns + 16 * (lane % 4) + lane / 4;
-  return {
-      steps,
-      static_cast<int64_t>(blockIdx.y) * kWarps + threadIdx.y,
-      static_cast<int64_t>(gridDim.y) * kWarps,
-      block * steps * kStepWords + lane * kLaneWords,
-      column,
-      column < n,
-      column + 8 < n,
-  };
+template <>
+class Step<8> {
+ public:
+  static constexpr int kRows = 2;
+  static constexpr int kColumns = 4;
+
+  __device__ explicit Step(int lane)
+      : lane_(lane), own_(lane % 2 == 0 ? 0x5140u : 0x7362u), other_(own_ ^ 0x2222u) {}
+  __device__ int column() const { return lane_ / 4 * 8 + lane_ % 2 * 4; }
+  __device__ int row(int a) const { return 2 * a + lane_ / 2 % 2; }
+
+  // Halves of the columns 2 i + b, interleaved: bytes i + 2 e.
+  __device__ void pack(const uint32_t (&plain)[2][4], uint32_t complements, uint4 (&to)[2]) const {
+    uint32_t mine[4];
+    uint32_t theirs[4];
+#pragma unroll
+    for (int w = 0; w < 4; ++w) {
+      const uint32_t first = plain[w / 2][w % 2];
+      const uint32_t second = plain[w / 2][w % 2 + 2];
+      mine[w] = __byte_perm(first, second, own_) ^ complements;
+      theirs[w] = exchange(__byte_perm(first, second, other_)) ^ complements;
+    }
+    const bool is_odd = lane_ % 2 != 0;
+#pragma unroll
+    for (int c = 0; c < 2; ++c) {
+      const bool is_mine = (c == 1) == is_odd;
+      to[c] = {is_mine ? mine[0] : theirs[0], is_mine ? mine[1] : theirs[1],
+               is_mine ? mine[2] : theirs[2], is_mine ? mine[3] : theirs[3]};
+    }
+  }
+  __device__ void unpack(const uint4 (&packed)[2], uint32_t complements,
+                         uint32_t (&to)[2][4]) const {
+    const bool is_odd = lane_ % 2 != 0;
+    const uint4 mine = is_odd ? packed[1] : packed[0];
+    const uint4 theirs = is_odd ? packed[0] : packed[1];
+    const uint32_t kept[4] = {mine.x, mine.y, mine.z, mine.w};
+    const uint32_t given[4] = {theirs.x, theirs.y, theirs.z, theirs.w};
+#pragma unroll
+    for (int w = 0; w < 4; ++w) {
+      const uint32_t own = kept[w] ^ complements;
+      const uint32_t got = exchange(given[w] ^ complements);
+      const uint32_t low = is_odd ? got : own;
+      const uint32_t high = is_odd ? own : got;
+      to[w / 2][w % 2] = __byte_perm(low, high, 0x6420);
+      to[w / 2][w % 2 + 2] = __byte_perm(low, high, 0x7531);
+    }
+  }
+
+ private:
+  static __device__ uint32_t exchange(uint32_t word) { return __shfl_xor_sync(kAllLanes, word, 1); }
+
+  int lane_;
+  uint32_t own_;    // of two words, the bytes of the half that this lane keeps
+  uint32_t other_;  // and of the other one
+};
+
+// Plain words of neighbouring columns, in one access.
+template <int columns>
+using Run = std::conditional_t<columns == 2, uint2, uint4>;
+
+template <int columns>
+__device__ void load_run(const uint32_t* from, uint32_t (&to)[columns]) {
+  reinterpret_cast<Run<columns>&>(to[0]) = *reinterpret_cast<const Run<columns>*>(from);
+}
+template <int columns>
+__device__ void store_run(const uint32_t (&from)[columns], uint32_t* to) {
+  __stcg(reinterpret_cast<Run<columns>*>(to), reinterpret_cast<const Run<columns>&>(from[0]));
 }
 
+__device__ int64_t first_step_of_warp() {
+  return static_cast<int64_t>(blockIdx.y) * kWarps + threadIdx.y;
+}
+__device__ int64_t steps_at_a_time() { return static_cast<int64_t>(gridDim.y) * kWarps; }
+
+// The four words of a lane in a part of a step.
+template <int bits>
+__device__ int64_t packed_at(int64_t steps, int64_t step, int part) {
+  return ((blockIdx.x * steps + step) * parts_of(bits) + part) * kPartWords +
+         threadIdx.x * kLaneWords;
+}
+
+template <int bits>
 __global__ void __launch_bounds__(kWarps* kWarpLanes)
     repack(const uint32_t* __restrict__ plain, int64_t n, int64_t k, uint32_t* packed) {
-  const LanePlace at = place_of(n, k);
-  const Transposer transpose(threadIdx.x);
-  for (int64_t step = at.first_step; step < at.steps; step += at.stride) {
-    const uint32_t* upper = plain + 2 * step * n + at.column;
-    const uint32_t* lower = upper + n;
-    const uint32_t x = at.exists ? upper[0] : kPaddingWord;
-    const uint32_t y = at.next_exists ? upper[8] : kPaddingWord;
-    const uint32_t z = at.exists ? lower[0] : kPaddingWord;
-    const uint32_t w = at.next_exists ? lower[8] : kPaddingWord;
-    const uint32_t complements = complement_mask(step);
-    const uint4 words = {pack_word(x, transpose, complements), pack_word(y, transpose, complements),
-                         pack_word(z, transpose, complements),
-                         pack_word(w, transpose, complements)};
-    store_chunk(packed + at.packed_start + step * kStepWords, words);
+  using S = Step<bits>;
+  const S lane(threadIdx.x);
+  const int64_t column = static_cast<int64_t>(blockIdx.x) * kBlockColumns + lane.column();
+  const int64_t steps = packed_steps(k);
+  for (int64_t step = first_step_of_warp(); step < steps; step += steps_at_a_time()) {
+    alignas(16) uint32_t words[S::kRows][S::kColumns];
+#pragma unroll
+    for (int a = 0; a < S::kRows; ++a) {
+      if (column < n && step < k / kStepRows) {
+        load_run<S::kColumns>(plain + (step * (bits / 2) + lane.row(a)) * n + column, words[a]);
+      } else {
+#pragma unroll
+        for (uint32_t& word : words[a]) word = kPaddingWord<bits>;
+      }
+    }
+    uint4 parts[parts_of(bits)];
+    lane.pack(words, complement_mask(step), parts);
+#pragma unroll
+    for (int part = 0; part < parts_of(bits); ++part) {
+      store_chunk(packed + packed_at<bits>(steps, step, part), parts[part]);
+    }
   }
 }
 
+template <int bits>
 __global__ void __launch_bounds__(kWarps* kWarpLanes)
     unpack(const uint32_t* __restrict__ packed, int64_t n, int64_t k, uint32_t* plain) {
-  const LanePlace at = place_of(n, k);
-  const Transposer transpose(threadIdx.x);
-  for (int64_t step = at.first_step; step < at.steps; step += at.stride) {
-    const auto words = reinterpret_cast<const uint4&>(packed[at.packed_start + step * kStepWords]);
-    const uint32_t complements = complement_mask(step);
-    const uint32_t x = unpack_word(words.x, transpose, complements);
-    const uint32_t y = unpack_word(words.y, transpose, complements);
-    const uint32_t z = unpack_word(words.z, transpose, complements);
-    const uint32_t w = unpack_word(words.w, transpose, complements);
-    uint32_t* upper = plain + 2 * step * n + at.column;
-    uint32_t* lower = upper + n;
-    if (at.exists) upper[0] = x;
-    if (at.next_exists) upper[8] = y;
-    if (at.exists) lower[0] = z;
-    if (at.next_exists) lower[8] = w;
+  using S = Step<bits>;
+  const S lane(threadIdx.x);
+  const int64_t column = static_cast<int64_t>(blockIdx.x) * kBlockColumns + lane.column();
+  const int64_t steps = packed_steps(k);
+  for (int64_t step = first_step_of_warp(); step < k / kStepRows; step += steps_at_a_time()) {
+    uint4 parts[parts_of(bits)];
+#pragma unroll
+    for (int part = 0; part < parts_of(bits); ++part) {
+      parts[part] = load_chunk(packed + packed_at<bits>(steps, step, part));
+    }
+    alignas(16) uint32_t words[S::kRows][S::kColumns];
+    lane.unpack(parts, complement_mask(step), words);
+    if (column >= n) continue;
+#pragma unroll
+    for (int a = 0; a < S::kRows; ++a) {
+      store_run<S::kColumns>(words[a], plain + (step * (bits / 2) + lane.row(a)) * n + column);
+    }
   }
 }
 
-dim3 grid_of_matrix(int64_t n, int64_t k) {
-  return grid_of(ceil_div(n, kWarpColumns), ceil_div(k / kStepRows, kWarps));
+dim3 grid_of_steps(int64_t n, int64_t steps) {
+  return grid_of(ceil_div(n, kBlockColumns), ceil_div(steps, kWarps));
 }
 
 }  // namespace
 
-cudaError_t launch_repack(const uint32_t* plain, int64_t n, int64_t k, uint32_t* packed,
+cudaError_t launch_repack(const uint32_t* plain, int64_t n, int64_t k, int bits, uint32_t* packed,
                           cudaStream_t stream) {
-  repack<<<grid_of_matrix(n, k), dim3(kWarpLanes, kWarps), 0, stream>>>(plain, n, k, packed);
+  const dim3 grid = grid_of_steps(n, packed_steps(k));
+  const dim3 block(kWarpLanes, kWarps);
+  if (bits == 4) {
+    repack<4><<<grid, block, 0, stream>>>(plain, n, k, packed);
+  } else {
+    repack<8><<<grid, block, 0, stream>>>(plain, n, k, packed);
+  }
   return cudaGetLastError();
 }
 
-cudaError_t launch_unpack(const uint32_t* packed, int64_t n, int64_t k, uint32_t* plain,
+cudaError_t launch_unpack(const uint32_t* packed, int64_t n, int64_t k, int bits, uint32_t* plain,
                           cudaStream_t stream) {
-  unpack<<<grid_of_matrix(n, k), dim3(kWarpLanes, kWarps), 0, stream>>>(packed, n, k, plain);
+  const dim3 grid = grid_of_steps(n, k / kStepRows);
+  const dim3 block(kWarpLanes, kWarps);
+  if (bits == 4) {
+    unpack<4><<<grid, block, 0, stream>>>(packed, n, k, plain);
+  } else {
+    unpack<8><<<grid, block, 0, stream>>>(packed, n, k, plain);
+  }
   return cudaGetLastError();
 }
 

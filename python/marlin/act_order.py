@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from marlin.errors import InvalidArgumentError
-from marlin.primitives import dtype_name, pack_codes, unpack_codes
+from marlin.primitives import dtype_name, pack_known_codes, unpack_codes
 
 __all__ = ["check_g_idx", "group_order", "has_order", "pad_g_idx", "sort_rows", "unsort_rows"]
 
@@ -67,9 +67,9 @@ def pad_g_idx(g_idx: Tensor, size_k: int, num_groups: int) -> Tensor:
 
 def sort_rows(qweight: Tensor, perm: Tensor, bits: int) -> Tensor:
     """Plain words (K * bits / 32, N) with the rows of each group side by side."""
-    return pack_codes(unpack_codes(qweight, bits)[perm.long()], bits)
+    return pack_known_codes(unpack_codes(qweight, bits)[perm.long()], bits)
 
 
 def unsort_rows(qweight: Tensor, perm: Tensor, bits: int) -> Tensor:
     """The inverse of `sort_rows`."""
-    return pack_codes(unpack_codes(qweight, bits)[perm.argsort()], bits)
+    return pack_known_codes(unpack_codes(qweight, bits)[perm.argsort()], bits)

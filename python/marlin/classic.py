@@ -7,6 +7,7 @@ in-place change. Knows no model format.
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,10 +39,12 @@ __all__ = ["Layer", "mul", "replace_linear"]
 BITS = 4
 IN_FEATURES_MULTIPLE = 128
 OUT_FEATURES_MULTIPLE = 256
-GROUP_SIZES = (-1, 128)
+GROUP_ROWS = 128
+GROUP_SIZES = (-1, GROUP_ROWS)
 TILE = 16
-# The two shapes of a thread block that the original kernel had, and its choice by itself.
-THREAD_SHAPES = ((-1, -1), (128, 128), (64, 256))
+# The two shapes (k, n) of a thread block that the original kernel had, and its choice by itself.
+THREAD_SHAPES = ((128, 128), (64, 256))
+ANY_THREAD_SHAPE = (-1, -1)
 WORKSPACE_COLUMNS = 128  # a lock per 128 columns and parallel problem
 DEFAULT_MAX_PAR = 16
 
@@ -72,21 +75,24 @@ def mul(
 ) -> None:
     """Multiplies fp16 activations by a 4-bit weight in the published layout, into `C`.
 
-    With k a multiple of 128, n of 256, and G groups of 128 rows, or 1:
+    With k a multiple of 128 and n of 128, or of 64 and 256, and G groups of 128 rows, or 1, on one
+    device:
 
     A: fp16 (m, k).
     B: int32 (k / 16, 2 * n), codes of zero point 8.
     C: fp16 (m, n), written.
     s: fp16 (G, n), permuted.
-    workspace: int32, at least n / 128 * max_par zeros; checked, and not needed here.
-    thread_k, thread_n: -1 and -1, 128 and 128, or 64 and 256; sms, max_par: all of these tuned the
-        original kernel. They are checked, and the operator makes its own choice.
+    workspace: at least n / 128 * max_par zeros of any dtype; checked, and not needed here.
+    thread_k, thread_n: -1 and -1, 128 and 128, or 64 and 256, of which k and n are multiples; sms,
+        max_par: all of these tuned the original kernel. They are checked, and the operator makes
+        its own choice.
 
     The conversion of `B` and `s` is kept as long as `B` lives and neither is changed in place;
     changes through `.data` or NumPy go unseen.
     """
-    size_n, size_k, group_size = _check_mul(A, B, C, s)
-    _check_tuning(workspace, size_n, thread_k, thread_n, max_par)
+    _check_device(A, B=B, C=C, s=s, workspace=workspace)
+    size_n, size_k, group_size = _check_mul(A, B, C, s, (thread_k, thread_n))
+    _check_workspace(workspace, size_n, max_par)
     weight = _packed(B, s, size_n, size_k)
     a = A.detach()
     C.copy_(ops.gemm(a, weight.qweight, weight.scales, None, None, size_n, size_k, group_size))
@@ -145,7 +151,7 @@ class Layer(nn.Module):
     def pack(self, linear: nn.Linear, scales: Tensor) -> None:
         """Takes over the weight of `linear`, rounded with the given scales.
 
-        linear: fp16, k -> n, without bias.
+        linear: fp16, k -> n; a bias is left out, with a warning.
         scales: (n, G) in plain order, positive or negative, finite and not zero.
         """
         if linear.weight.dtype != torch.float16:
@@ -158,7 +164,7 @@ class Layer(nn.Module):
                 f"got {list(linear.weight.shape)}."
             )
         if linear.bias is not None:
-            raise InvalidArgumentError("`linear` must have no bias, which a Layer does not add.")
+            warnings.warn("`linear` has a bias, which a Layer does not add.", stacklevel=2)
         groups = self.k // self.groupsize
         if scales.shape != (self.n, groups):
             raise InvalidArgumentError(
@@ -217,54 +223,63 @@ def replace_linear(
         setattr(parent, attribute, layer)
 
 
-def _check_mul(A: Tensor, B: Tensor, C: Tensor, s: Tensor) -> tuple[int, int, int]:
-    """(n, k, group size) of a product whose operands fit each other."""
+def _check_device(A: Tensor, **others: Tensor) -> None:
+    for name, tensor in others.items():
+        if tensor.device != A.device:
+            raise InvalidArgumentError(
+                f"`{name}` must be on the device of `A`, {A.device}, got {tensor.device}."
+            )
+
+
+def _check_mul(
+    A: Tensor, B: Tensor, C: Tensor, s: Tensor, thread_shape: tuple[int, int]
+) -> tuple[int, int, int]:
+    """(n, k, group size) of a product whose operands fit each other and the thread block."""
     for name, tensor in (("A", A), ("C", C), ("s", s)):
         if tensor.dtype != torch.float16 or tensor.ndim != 2:
             raise InvalidArgumentError(
                 f"`{name}` must be a float16 matrix, "
                 f"got {dtype_name(tensor.dtype)} of shape {list(tensor.shape)}."
             )
-    size_m, size_k = A.shape
-    size_n = C.shape[1]
-    if size_k == 0 or size_k % IN_FEATURES_MULTIPLE:
-        raise InvalidArgumentError(
-            f"`A` must have a multiple of {IN_FEATURES_MULTIPLE} columns, got {size_k}."
-        )
-    if C.shape[0] != size_m or size_n == 0 or size_n % OUT_FEATURES_MULTIPLE:
-        raise InvalidArgumentError(
-            f"`C` must have {size_m} rows and a multiple of {OUT_FEATURES_MULTIPLE} columns, "
-            f"got shape {list(C.shape)}."
-        )
+    (size_m, size_k), (rows, size_n) = A.shape, C.shape
+    if rows != size_m:
+        raise InvalidArgumentError(f"`C` must have {size_m} rows, got {rows}.")
+    _check_thread_shape(thread_shape, size_k, size_n)
     if B.dtype != torch.int32 or B.shape != (size_k // TILE, 2 * size_n):
         raise InvalidArgumentError(
             f"`B` must be int32 of shape {[size_k // TILE, 2 * size_n]}, "
             f"got {dtype_name(B.dtype)} of shape {list(B.shape)}."
         )
-    groups = s.shape[0]
-    if s.shape[1] != size_n or groups not in (1, size_k // IN_FEATURES_MULTIPLE):
+    groups = size_k / GROUP_ROWS
+    if s.shape[1] != size_n or s.shape[0] not in (1, groups):
+        many = f", or {groups:.0f} for groups of {GROUP_ROWS}" if groups.is_integer() else ""
         raise InvalidArgumentError(
-            f"`s` must have {size_n} columns and 1 row, or {size_k // IN_FEATURES_MULTIPLE} for "
-            f"groups of {IN_FEATURES_MULTIPLE}, got shape {list(s.shape)}."
+            f"`s` must have {size_n} columns and 1 row{many}, got shape {list(s.shape)}."
         )
-    return size_n, size_k, -1 if groups == 1 else size_k // groups
+    return size_n, size_k, -1 if s.shape[0] == 1 else GROUP_ROWS
 
 
-def _check_tuning(
-    workspace: Tensor, size_n: int, thread_k: int, thread_n: int, max_par: int
-) -> None:
-    if (thread_k, thread_n) not in THREAD_SHAPES:
+def _check_thread_shape(asked: tuple[int, int], size_k: int, size_n: int) -> None:
+    shapes = THREAD_SHAPES if asked == ANY_THREAD_SHAPE else (asked,)
+    if not set(shapes) <= set(THREAD_SHAPES):
         raise UnsupportedError(
             "`thread_k` and `thread_n` must be -1 and -1, 128 and 128, or 64 and 256, "
-            f"got {thread_k} and {thread_n}."
+            f"got {asked[0]} and {asked[1]}."
         )
+    if not any(size_k % k == 0 and size_n % n == 0 for k, n in shapes) or not size_k * size_n:
+        multiples = ", or of ".join(f"{k} and {n}" for k, n in shapes)
+        raise InvalidArgumentError(
+            f"`A` and `C` must have columns in multiples of {multiples}, got {size_k} and {size_n}."
+        )
+
+
+def _check_workspace(workspace: Tensor, size_n: int, max_par: int) -> None:
     if max_par < 1:
         raise InvalidArgumentError(f"`max_par` must be at least 1, got {max_par}.")
     needed = size_n // WORKSPACE_COLUMNS * max_par
-    if workspace.dtype != torch.int32 or workspace.numel() < needed:
+    if workspace.numel() < needed:
         raise InvalidArgumentError(
-            f"`workspace` must be int32 with at least {needed} items, "
-            f"got {dtype_name(workspace.dtype)} with {workspace.numel()}."
+            f"`workspace` must have at least {needed} items, got {workspace.numel()}."
         )
 
 

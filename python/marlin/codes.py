@@ -21,6 +21,7 @@ __all__ = [
     "dtype_name",
     "max_code",
     "pack_codes",
+    "pack_known_codes",
     "pack_zeros",
     "symmetric_zero",
     "unpack_codes",
@@ -58,6 +59,11 @@ def zero_word(bits: int) -> int:
 def pack_codes(codes: Tensor, bits: int = 4) -> Tensor:
     """Codes of `bits`, any integer dtype (K, N) -> qweight int32 (K * bits / 32, N)."""
     _check_codes("codes", codes, bits)
+    return pack_known_codes(codes, bits)
+
+
+def pack_known_codes(codes: Tensor, bits: int = 4) -> Tensor:
+    """`pack_codes` of codes that came out of words: nobody looks at a value, to wait for a GPU."""
     per_word = codes_per_word(bits)
     if codes.shape[0] % per_word:
         raise InvalidArgumentError(
@@ -86,7 +92,7 @@ def pack_zeros(zeros: Tensor) -> Tensor:
         raise InvalidArgumentError(
             f"`zeros` must have a multiple of 8 columns, got shape {list(zeros.shape)}."
         )
-    return pack_codes(zeros.t()).t().contiguous()  # (groups, n // 8)
+    return pack_known_codes(zeros.t()).t().contiguous()  # (groups, n // 8)
 
 
 def unpack_zeros(qzeros: Tensor) -> Tensor:

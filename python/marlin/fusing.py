@@ -11,8 +11,8 @@ moves and copies are those of separate layers. When a layer stops holding its sl
 was given another weight) the joint is let go, and the next run forms it again if that can be.
 
 The module above becomes a subclass of its own class, and runs that class's `forward` where the
-joint call does not serve: for a gradient, under autocast, off the CPU, with a layer that was
-replaced or has hooks. Else:
+joint call does not serve: for a gradient, under autocast, for an input on another device, with a
+layer that was replaced or has hooks. Else:
 - `_GatedUp` calls the kernel instead of that `forward`.
 - `_SameInput` runs that `forward` and only marks when. Meanwhile the first projection that is
   called computes all; the others hand out their part when they are called with that very tensor,
@@ -20,8 +20,12 @@ replaced or has hooks. Else:
   attention would have done, too, until the next version of transformers.
 
 What a module computes is read from the source of its `forward`, never guessed from names. The
-results of q, k and v stay the same, bit by bit; silu(gate) * up is rounded once, and was rounded
-three times. Changes of a weight through `.data` go unseen.
+results of q, k and v stay the same, on the CPU bit by bit, on CUDA as far as the order of the sums
+lets them. silu(gate) * up is rounded once on the CPU, and was rounded four times; on CUDA three
+times. Changes of a weight through `.data` go unseen.
+
+On CUDA scales and zero points are plain, so what a layer holds of them are columns, which it copies
+together whenever it runs alone.
 """
 
 from __future__ import annotations
@@ -52,6 +56,7 @@ __all__ = ["FuseReport", "FusedLayers", "fuse_", "release"]
 
 # The packed layout has whole blocks of columns; only they can be put side by side.
 _BLOCK_COLUMNS = 64
+_DEVICES = ("cpu", "cuda")
 
 # What may be read of the input between two projections: none of it can change the values.
 _HARMLESS = {"device", "dtype", "ndim", "shape"}
@@ -149,9 +154,10 @@ class _Whole:
 
     def takes(self, input: Tensor) -> bool:
         """Whether the joint call serves this input as the layers by themselves would."""
-        if not input.is_cpu or input.ndim == 0 or input.shape[-1] != self.in_features:
+        device = self.qweight.device
+        if input.device != device or input.ndim == 0 or input.shape[-1] != self.in_features:
             return False
-        if torch.is_autocast_enabled("cpu"):
+        if torch.is_autocast_enabled(device.type):
             return False
         return not torch.is_grad_enabled() or not (
             input.requires_grad or any(bias.requires_grad for bias in self.biases)
@@ -463,9 +469,12 @@ def _empty_fused(kind: type[_Fused], base: type[nn.Module]) -> _Fused:
 
 
 def _side_by_side(name: str, layers: Sequence[QuantizedLinear]) -> Tensor:
-    tensors = [getattr(layer, name) for layer in layers]
-    whole = ops.join(tensors)
-    parts: Sequence[Tensor] = torch.split(whole, [tensor.shape[0] for tensor in tensors])
+    tensors: list[Tensor] = [getattr(layer, name) for layer in layers]
+    # Plain tensors are matrices with the columns last; packed ones begin with blocks of columns.
+    is_plain = tensors[0].ndim == 2
+    along = 1 if is_plain else 0
+    whole = torch.cat(tensors, along) if is_plain else ops.join(tensors)
+    parts: Sequence[Tensor] = torch.split(whole, [tensor.shape[along] for tensor in tensors], along)
     for layer, part in zip(layers, parts, strict=True):
         layer._buffers[name] = part.detach()
     return whole
@@ -500,7 +509,7 @@ def _why_not(
 def _why_not_together(names: Sequence[str], layers: Sequence[QuantizedLinear]) -> str | None:
     """The obstacle in the layers themselves."""
     for name, layer in zip(names, layers, strict=True):
-        if layer.qweight.device.type != "cpu":
+        if layer.qweight.device.type not in _DEVICES:
             return f"`{name}` is on {layer.qweight.device.type}, whose layout is not put together"
         if layer.out_features % _BLOCK_COLUMNS:
             return (
@@ -520,6 +529,7 @@ def _why_not_together(names: Sequence[str], layers: Sequence[QuantizedLinear]) -
 
 def _settings(layer: QuantizedLinear) -> dict[str, object]:
     return {
+        "device": str(layer.qweight.device),
         "in_features": layer.in_features,
         "bits": layer.bits,
         "group_size": layer.group_size,

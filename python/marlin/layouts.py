@@ -25,8 +25,7 @@ from marlin.primitives import (
     EMPTY_SCALE,
     codes_per_word,
     dtype_name,
-    pack_codes,
-    pack_zeros,
+    pack_known_codes,
     padded_in_features,
     padded_out_features,
     symmetric_zero,
@@ -73,9 +72,10 @@ def pad_plain(
         filler = zeros[-1:].expand(rows, size_n)
         codes = torch.cat([codes, filler])  # (k, size_n)
         codes = functional.pad(codes, (0, columns), value=zero)
-        qzeros = pack_zeros(functional.pad(zeros, (0, columns), value=zero))
+        zeros = functional.pad(zeros, (0, columns), value=zero)
+        qzeros = pack_known_codes(zeros.t()).t().contiguous()
     scales = functional.pad(scales, (0, columns), value=EMPTY_SCALE)
-    return pack_codes(codes, bits), scales, qzeros
+    return pack_known_codes(codes, bits), scales, qzeros
 
 
 def plain_to_marlin(qweight: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ def plain_to_marlin(qweight: Tensor) -> Tensor:
     blocks = codes.view(size_k // TILE, TILE, size_n // BLOCK_COLUMNS, BLOCK_COLUMNS)
     flat = blocks.transpose(1, 2).reshape(size_k // TILE, -1, TILE * BLOCK_COLUMNS)
     words = flat[..., order].reshape(-1, CODES_PER_WORD)  # one word a row, nibble 0 first
-    return pack_codes(words.t()).view(size_k // TILE, 2 * size_n)
+    return pack_known_codes(words.t()).view(size_k // TILE, 2 * size_n)
 
 
 def marlin_to_plain(packed: Tensor) -> Tensor:
@@ -98,7 +98,7 @@ def marlin_to_plain(packed: Tensor) -> Tensor:
     nibbles = unpack_codes(packed.reshape(1, -1)).t()  # (words, 8)
     flat = nibbles.reshape(size_k // TILE, -1, TILE * BLOCK_COLUMNS)
     blocks = flat[..., order.argsort()].view(size_k // TILE, -1, TILE, BLOCK_COLUMNS)
-    return pack_codes(blocks.transpose(1, 2).reshape(size_k, size_n))
+    return pack_known_codes(blocks.transpose(1, 2).reshape(size_k, size_n))
 
 
 def plain_scales_to_marlin(scales: Tensor) -> Tensor:
@@ -131,7 +131,8 @@ def _scale_order(scales: Tensor) -> Tensor:
         )
     if scales.shape[0] > 1:
         return torch.arange(BLOCK_COLUMNS, device=scales.device).view(8, 8).t().flatten()
-    start = torch.tensor([0, 1, 8, 9, 16, 17, 24, 25], device=scales.device)
+    pair = torch.arange(8, device=scales.device)
+    start = 8 * (pair // 2) + pair % 2  # 0, 1, 8, 9, 16, 17, 24, 25
     return (2 * torch.arange(4, device=scales.device).view(-1, 1) + start).flatten()
 
 

@@ -22,7 +22,7 @@ from marlin.errors import (
     UnsupportedError,
 )
 from marlin.kernel_info import KernelInfo, kernel_info
-from marlin.library import is_loaded, require_library, unsupported_device
+from marlin.library import is_loaded, no_kernels, require_library
 
 __all__ = [
     "KernelInfo",
@@ -39,8 +39,8 @@ __all__ = [
 
 _BLOCK_COLUMNS = 64
 _WORD_BITS = 32
-_CUDA_STEP_ROWS = 16  # csrc/cuda/layout.h
-_CUDA_STEP_WORDS = 128
+_CUDA_TILE_ROWS = 128  # csrc/cuda/layout.h
+_CUDA_TILE_STEPS = 8
 
 # Errors of csrc arrive as RuntimeError("marlin:<code>: <sentence>").
 _NATIVE_ERROR = re.compile(r"marlin:(\w+): (.*)", re.DOTALL)
@@ -85,8 +85,12 @@ def gemm(
             codes of 4 bits, everything else as "int16". "int16": integers with a scale per stretch
             of at most 64 rows of K, off by less than 1e-4. "int8": of at most 128, about 1e-2.
             "bfloat16": rounded, about 2e-3; 4 bits only, on a CPU with bfloat16 dot products.
+            On CUDA "auto" is float16 where `a`, `scales` and `bias` all are, and "bfloat16", for
+            activations below 2^28, where one is not; the integers are not there. What has another
+            dtype is converted in each call.
         epilogue: "none", or "silu_mul": the first half of the columns gates the other half,
-            silu(gate) * other, in float32. N is then a multiple of 128.
+            silu(gate) * other, in float32. N is then a multiple of 128. On CUDA both halves are
+            rounded to the dtype of the product before.
 
     Returns:
         (..., N), or (..., N / 2) with "silu_mul", in the dtype of `a`; differentiable in `a` and
@@ -233,7 +237,7 @@ def _raise_typed(
                 ) from error
     _require_one_device(**tensors)
     if isinstance(error, NotImplementedError):
-        raise unsupported_device(next(iter(tensors.values())).device.type) from error
+        raise no_kernels(next(iter(tensors.values())).device.type) from error
     raise error
 
 
@@ -269,7 +273,8 @@ def _fake_gemm(
 def _fake_repack(qweight: Tensor, size_n: int, size_k: int, bits: int) -> Tensor:
     blocks = (size_n + _BLOCK_COLUMNS - 1) // _BLOCK_COLUMNS
     if qweight.device.type == "cuda":
-        return qweight.new_empty((blocks, size_k // _CUDA_STEP_ROWS, _CUDA_STEP_WORDS))
+        steps = -(-size_k // _CUDA_TILE_ROWS) * _CUDA_TILE_STEPS
+        return qweight.new_empty((blocks, steps, 32 * bits))
     return qweight.new_empty((blocks, size_k * bits // _WORD_BITS, _BLOCK_COLUMNS))
 
 

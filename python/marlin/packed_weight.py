@@ -167,7 +167,11 @@ class PackedWeight(nn.Module):
         return ops.repack(qweight, self.size_n, self.size_k, self.bits)
 
     def _unpack_groups(self, tensor: Tensor) -> Tensor:
-        return ops.unpack_groups(tensor, self.size_n) if _is_packed(tensor) else tensor
+        if _is_packed(tensor):
+            return ops.unpack_groups(tensor, self.size_n)
+        # Of a fused layer: columns of a wider tensor.
+        is_part = tensor.nbytes < tensor.untyped_storage().nbytes()
+        return tensor.clone(memory_format=torch.contiguous_format) if is_part else tensor
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         before = self.qweight.device

@@ -15,7 +15,7 @@ from bench.sass.listing import Instruction, parse
 from bench.sass.loops import blocks_of, hot_loop, loops_of, ordinary_way, repeated
 from bench.sass.variants import Variant
 
-NAME = "_ZN6marlin4cuda4gemmINS0_5ShapeI6__halfLi8ELi128ELb1EEEEEvNS0_13GemmArgumentsE"
+NAME = "_ZN6marlin4cuda4gemmINS0_5ShapeI6__halfLi4ELi8ELi128ELb1EEEEEvNS0_13GemmArgumentsE"
 
 # A main loop from 0010: copies that the last tiles pass by, a turn to the next column, products
 # in a loop within, and an end of column that writes.
@@ -53,9 +53,9 @@ def kernel() -> list[Instruction]:
     return parse(LISTING)[NAME]
 
 
-def way(*, longest: bool = False, copies: int = 1) -> list[int]:
+def way(*, longest: bool = False, wanted: tuple[int, int] = (1, 1)) -> list[int]:
     blocks = blocks_of(kernel())
-    numbers = ordinary_way(blocks, hot_loop(blocks), copies, longest=longest)
+    numbers = ordinary_way(blocks, hot_loop(blocks), wanted, longest=longest)
     return [one.at for i in numbers for one in blocks[i].instructions]
 
 
@@ -102,13 +102,13 @@ def test_the_longest_iteration_turns_to_the_next_column_but_writes_nothing() -> 
 
 
 def test_an_iteration_without_copies_is_that_of_the_last_tiles() -> None:
-    assert 0x30 not in way(copies=0)
+    assert 0x30 not in way(wanted=(0, 1))
 
 
 def test_a_loop_within_is_known_as_repeated() -> None:
     blocks = blocks_of(kernel())
     loop = hot_loop(blocks)
-    inside = repeated(blocks, loop, ordinary_way(blocks, loop, 1))
+    inside = repeated(blocks, loop, ordinary_way(blocks, loop, (1, 1)))
     assert [blocks[i].instructions[0].at for i in inside] == [0x80]
 
 
@@ -144,12 +144,31 @@ def test_an_unknown_opcode_is_an_error() -> None:
 
 def test_a_name_tells_the_variant_and_its_shared_memory() -> None:
     variant = Variant.of_name(NAME)
-    assert variant == Variant("half", 8, 128, has_zeros=True)
-    assert variant.shared_bytes == 4 * (16 * KIB + 2 * KIB + 512 + 128)
-    assert variant.copies == 8 + 1 + 1 + 1
-    assert Variant("half", 32, 64, has_zeros=False).stages == 3
-    assert Variant("half", 64, 64, has_zeros=False).stages == 2
-    assert Variant("half", 64, 128, has_zeros=False).threads == 256
+    assert variant == Variant("half", 4, 8, 128, has_zeros=True)
+    assert variant.threads == 64
+    assert variant.shape.shared_bytes == 4 * (16 * KIB + 8 * (256 + 16) + 512 + 128)
+    assert variant.streamed_bytes == 16 * KIB + 512 + 128
+
+
+@pytest.mark.parametrize(
+    ("variant", "words", "copies", "products"),
+    [
+        # 128 columns: weights, activations, scales and zero points; two products with constants.
+        (Variant("half", 4, 8, 128, has_zeros=True), 64, 16 + 2 + 1 + 1, 8 * (8 + 2)),
+        (Variant("half", 4, 16, 0, has_zeros=False), 64, 16 + 4, 8 * (16 + 1)),
+        (Variant("half", 8, 16, 128, has_zeros=False), 128, 32 + 4 + 1, 8 * (16 + 1)),
+        # 64 columns: the scales of four groups of 32 are one copy of all lanes.
+        (Variant("half", 4, 16, 32, has_zeros=False), 32, 8 + 2 + 1, 8 * (8 + 1)),
+        (Variant("half", 4, 32, 128, has_zeros=False), 32, 8 + 4 + 1, 8 * 2 * (8 + 1)),
+    ],
+)
+def test_what_a_warp_does_for_a_tile(
+    variant: Variant, words: int, copies: int, products: int
+) -> None:
+    assert (variant.tile_words, variant.copies, variant.products) == (words, copies, products)
+
+
+def test_other_kernels_are_no_variants() -> None:
     assert Variant.of_name("_ZN6marlin4cuda6repackEv") is None
 
 

@@ -198,7 +198,7 @@ def call(
     C: Tensor | None = None,
     s: Tensor | None = None,
     workspace: Tensor | None = None,
-    thread_k: int = -1,
+    thread: tuple[int, int] = (-1, -1),
     max_par: int = 16,
 ) -> None:
     marlin.mul(
@@ -207,7 +207,8 @@ def call(
         half(2, N) if C is None else C,
         half(1, N) if s is None else s,
         words(N // 128 * 16) if workspace is None else workspace,
-        thread_k=thread_k,
+        thread_k=thread[0],
+        thread_n=thread[1],
         max_par=max_par,
     )
 
@@ -215,14 +216,27 @@ def call(
 REFUSALS: list[tuple[Callable[[], object], str]] = [
     (lambda: call(A=half(2, K).float()), "`A` must be a float16 matrix, got float32 of shape"),
     (lambda: call(A=half(1, 2, K)), "`A` must be a float16 matrix, got float16 of shape [1, 2, "),
-    (lambda: call(A=half(2, 200)), "`A` must have a multiple of 128 columns, got 200."),
-    (lambda: call(C=half(3, N)), "`C` must have 2 rows and a multiple of 256 columns, got"),
-    (lambda: call(C=half(2, 384)), "`C` must have 2 rows and a multiple of 256 columns, got"),
+    (
+        lambda: call(A=half(2, 200)),
+        "`A` and `C` must have columns in multiples of 128 and 128, or of 64 and 256, got 200 and",
+    ),
+    (lambda: call(A=half(2, 64), C=half(2, 384)), "`A` and `C` must have columns in multiples of"),
+    (lambda: call(A=half(2, 0)), "`A` and `C` must have columns in multiples of"),
+    (
+        lambda: call(C=half(2, 384), thread=(64, 256)),
+        "`A` and `C` must have columns in multiples of 64 and 256, got 256 and 384.",
+    ),
+    (lambda: call(C=half(3, N)), "`C` must have 2 rows, got 3."),
+    (
+        lambda: call(A=half(2, 192), B=words(12, 1024), s=half(2, N)),
+        "`s` must have 512 columns and 1 row, got shape [2, 512].",
+    ),
+    (lambda: call(C=half(2, N).to("meta")), "`C` must be on the device of `A`, cpu, got meta."),
     (lambda: call(B=words(16, 512)), "`B` must be int32 of shape [16, 1024], got int32 of"),
     (lambda: call(B=words(16, 1024).long()), "`B` must be int32 of shape [16, 1024], got int64"),
     (lambda: call(s=half(4, N)), "`s` must have 512 columns and 1 row, or 2 for groups of 128"),
     (lambda: call(s=half(1, N) * torch.inf), "`scales` must be finite, got nan at group 0"),
-    (lambda: call(workspace=words(63)), "`workspace` must be int32 with at least 64 items"),
+    (lambda: call(workspace=words(63)), "`workspace` must have at least 64 items, got 63."),
     (lambda: call(max_par=0), "`max_par` must be at least 1, got 0."),
     (lambda: marlin.Layer(K, N, 64), "`groupsize` must be -1 or 128, got 64."),
     (lambda: marlin.Layer(100, N), "`infeatures` must be a multiple of 128, got 100."),
@@ -238,7 +252,7 @@ def test_refuses(action: Callable[[], object], message: str) -> None:
 
 def test_unknown_thread_shapes_are_unsupported() -> None:
     with pytest.raises(UnsupportedError, match="`thread_k` and `thread_n` must be"):
-        call(thread_k=256)
+        call(thread=(256, 256))
 
 
 def linear(dtype: torch.dtype = torch.float16, bias: bool = False, n: int = N) -> nn.Linear:
@@ -252,12 +266,18 @@ def nan_linear() -> nn.Linear:
     return bad
 
 
+def test_a_bias_is_left_out_with_a_warning() -> None:
+    module, layer = linear(bias=True), marlin.Layer(K, N)
+    with pytest.warns(UserWarning, match="a bias, which a Layer does not add"):
+        layer.pack(module, torch.ones(N, 1))
+    assert not layer(half(1, K)).any()
+
+
 @pytest.mark.parametrize(
     ("module", "scales", "message"),
     [
         (linear(torch.float32), torch.ones(N, 2), "must have a float16 weight, got float32."),
         (linear(n=256), torch.ones(N, 2), "must have a weight of shape [512, 256], got [256, 256]"),
-        (linear(bias=True), torch.ones(N, 2), "must have no bias"),
         (nan_linear(), torch.ones(N, 2), "must have a finite weight"),
         (linear(), torch.ones(2, N), "`scales` must have shape [512, 2], one column per group"),
         (linear(), torch.ones(N, 2) * torch.nan, "`scales` must be finite, got nan"),

@@ -32,6 +32,13 @@ from marlin.errors import InvalidArgumentError
 WIDTH, GATED, HEADS = 128, 192, 64
 
 
+@pytest.fixture(params=["packed", "plain"])
+def _groups(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scales and zero points as layers hold them on the CPU, and as on CUDA."""
+    if request.param == "plain":
+        monkeypatch.setattr(ops, "groups_of_device", lambda plain, size_n: plain)
+
+
 def do_nothing(_: Tensor) -> None:
     return
 
@@ -152,6 +159,7 @@ def qkv_bytes(module: nn.Module) -> int:
     return sum(storages.values())
 
 
+@pytest.mark.usefixtures("_groups")
 @pytest.mark.parametrize("rows", [(1,), (1, 1), (2, 3), (70,), (0,)])
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -169,6 +177,7 @@ def test_q_k_and_v_are_the_same_bit_by_bit(
             assert got.is_contiguous()
 
 
+@pytest.mark.usefixtures("_groups")
 @pytest.mark.parametrize("kind", [Mlp, FunctionalMlp])
 @pytest.mark.parametrize("rows", [(1,), (2, 3), (70,)])
 @pytest.mark.parametrize("bias", [True, False])
@@ -202,6 +211,7 @@ def in_order(layer: Int4Linear, g_idx: Tensor) -> Int4Linear:
     )
 
 
+@pytest.mark.usefixtures("_groups")
 def test_layers_of_one_order_of_rows_fuse() -> None:
     plain = four_bit(Attention())
     order = torch.randperm(WIDTH).to(torch.int32) // 32
@@ -268,11 +278,13 @@ def test_modules_stay_what_they_were() -> None:
         assert pair[0][0] == pair[1][0]
 
 
+@pytest.mark.usefixtures("_groups")
 def test_no_weight_exists_twice() -> None:
     plain = nn.Sequential(four_bit(Attention()), four_bit(Mlp()))
     assert qkv_bytes(fused(plain)) == qkv_bytes(plain)
 
 
+@pytest.mark.usefixtures("_groups")
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_the_state_dict_is_that_of_separate_layers(symmetric: bool) -> None:
     plain = four_bit(Attention((True, False, True)), symmetric=symmetric)
@@ -286,6 +298,7 @@ def test_the_state_dict_is_that_of_separate_layers(symmetric: bool) -> None:
     assert len(set(memory)) == len(memory)
 
 
+@pytest.mark.usefixtures("_groups")
 def test_a_checkpoint_is_that_of_separate_layers(tmp_path: Path) -> None:
     plain = nn.Sequential(four_bit(Attention()), four_bit(Mlp()))
     save_checkpoint(plain, tmp_path / "plain.safetensors")
@@ -294,6 +307,7 @@ def test_a_checkpoint_is_that_of_separate_layers(tmp_path: Path) -> None:
     assert files[0] == files[1]
 
 
+@pytest.mark.usefixtures("_groups")
 @pytest.mark.parametrize("assign", [True, False])
 def test_loads_a_state_dict(assign: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     model, other = fused(four_bit(Attention())), four_bit(Attention())
@@ -321,6 +335,7 @@ def test_a_checkpoint_is_loaded_into_a_fused_model(tmp_path: Path) -> None:
     assert qkv_bytes(model) == size
 
 
+@pytest.mark.usefixtures("_groups")
 def test_a_move_to_another_dtype_stays_fused(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = nn.Sequential(four_bit(Attention((True, True, True))), four_bit(Mlp()))
     model = fused(plain)
@@ -335,6 +350,7 @@ def test_a_move_to_another_dtype_stays_fused(monkeypatch: pytest.MonkeyPatch) ->
             assert torch.equal(got, wanted)
 
 
+@pytest.mark.usefixtures("_groups")
 def test_goes_to_the_meta_device_and_back(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = four_bit(Attention())
     model = fused(plain)
@@ -364,6 +380,7 @@ def test_a_layer_that_moved_alone_ends_the_fusion() -> None:
     assert reasons(model) == ["fused once, and changed since"] * 2
 
 
+@pytest.mark.usefixtures("_groups")
 @pytest.mark.parametrize("name", ["gate_proj", "up_proj", "q_proj", "v_proj"])
 def test_a_new_weight_is_used_at_once(name: str) -> None:
     plain = four_bit(Attention() if name in ("q_proj", "v_proj") else Mlp())
@@ -378,6 +395,7 @@ def test_a_new_weight_is_used_at_once(name: str) -> None:
             assert torch.equal(got, wanted)
 
 
+@pytest.mark.usefixtures("_groups")
 def test_a_change_in_place_is_used_at_once() -> None:
     plain = four_bit(Attention((True, True, True)))
     model = fused(plain)
@@ -450,6 +468,7 @@ def test_a_hook_may_change_the_input_in_place(mode: Callable[[], Any]) -> None:
         assert torch.equal(one, other)
 
 
+@pytest.mark.usefixtures("_groups")
 def test_gradients_are_those_of_separate_layers() -> None:
     plain = nn.Sequential(four_bit(Attention((True, True, False))), four_bit(Mlp(bias=True)))
     model = fused(plain)
@@ -579,6 +598,7 @@ def test_threads_get_their_own_products() -> None:
     assert model._joint.given is None
 
 
+@pytest.mark.usefixtures("_groups")
 def test_a_copy_is_fused_and_shares_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = four_bit(Attention((True, True, True)))
     first = fused(plain)
@@ -596,6 +616,7 @@ def test_a_copy_is_fused_and_shares_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     assert qkv_bytes(second) == qkv_bytes(plain)
 
 
+@pytest.mark.usefixtures("_groups")
 def test_a_saved_module_comes_back_fused(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = four_bit(Attention())
     file = io.BytesIO()

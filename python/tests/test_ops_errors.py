@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,8 +11,7 @@ import torch
 
 from marlin import ops
 from marlin.errors import InvalidArgumentError, UnsupportedError
-
-PACKAGE = Path(ops.__file__).parent
+from tests.package_copy import run_in_copy
 
 # Any: the point of half the cases is a value of the wrong type.
 Arguments: TypeAlias = dict[str, Any]
@@ -152,23 +147,6 @@ def test_a_refused_call_leaves_the_next_one_correct() -> None:
     assert torch.equal(ops.gemm(**arguments()), before)
 
 
-def run_in_copy(tmp_path: Path, program: str, library: bytes | None) -> list[str]:
-    """Runs a program against a copy of the package with another native library, or without one."""
-    copy = tmp_path / "marlin"
-    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("*.so", "*.pyc"))
-    if library is not None:
-        (copy / "_C.abi3.so").write_bytes(library)
-    result = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**os.environ, "PYTHONPATH": os.fspath(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout.splitlines()
-
-
 FIRST_USE = """
 import marlin, torch
 from marlin import ops
@@ -187,7 +165,8 @@ for call in (ops.kernel_info, lambda: ops.repack(torch.zeros(4, 8, dtype=torch.i
 def test_a_library_that_cannot_serve_is_told_at_the_first_use(
     tmp_path: Path, library: bytes | None, message: str
 ) -> None:
-    lines = run_in_copy(tmp_path, FIRST_USE, library)
+    libraries = {} if library is None else {"_C": library}
+    lines = run_in_copy(tmp_path, FIRST_USE, libraries)
     assert len(lines) == 2
     for line in lines:
         assert message in line

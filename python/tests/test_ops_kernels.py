@@ -8,10 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from marlin import ops
-from marlin.errors import UnsupportedError
 
 HERE = Path(__file__).parent
 
@@ -69,18 +67,3 @@ def test_an_unknown_kernel_is_refused_at_the_first_call(kernel: str) -> None:
     assert "MARLIN_CPU_KERNEL" in first
     assert "generic" in first
     assert first == second
-
-
-def test_kernel_info_tells_what_runs() -> None:
-    info = ops.kernel_info()
-    assert info.device == "cpu"
-    assert info.kernel in info.available
-    assert info.available[-1] == "generic"
-    assert info.threads == torch.get_num_threads()
-    assert info.library.is_file()
-    assert info.torch_version.count(".") >= 2
-
-
-def test_kernel_info_knows_no_other_device() -> None:
-    with pytest.raises(UnsupportedError, match="cuda"):
-        ops.kernel_info("cuda")

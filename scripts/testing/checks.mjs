@@ -109,7 +109,7 @@ export function checks({ python }) {
       onRequest: true,
     },
     {
-      ...pytest({ name: "gpu", title: "GPU tests: pytest", markers: "cuda", folders: ["python/tests", "test/gpu"] }),
+      ...pytest({ name: "gpu", title: "GPU tests: pytest", markers: "cuda", folders: ["test/gpu"] }),
       onRequest: true,
     },
   ];

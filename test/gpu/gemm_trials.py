@@ -7,13 +7,15 @@ from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
 import numpy as np
-from products import Bits, Product, make_product
+from plan import plan_gemm
+from products import Bits, Product, Scalar, make_product
 from ptxsim import Options, Report
 from ptxsim.survey import Trial
-from simulated import Simulated
+from simulated import Run, Simulated
 
 __all__ = ["Kernel", "trials"]
 
+ARCHITECTURE = 80
 STEP = 32  # k is a multiple of it
 TILE = 128  # rows of the weights that a block takes at a time, at most
 
@@ -33,22 +35,23 @@ class Kernel:
 
     rows: tuple[int, tuple[int, ...], int]
     group_size: int
-    scalar: str
-    has_zeros: bool
+    scalar: Scalar = "float16"
+    bits: int = 4
+    has_zeros: bool = False
 
     def launches(self) -> Iterator[_Launch]:
         """The first show most of what can be wrong; each of the others is for one kind of bound."""
         odd, evens, most = self.rows
         even = evens[0]
         # Columns that several blocks share, and blocks that work on several columns.
-        yield self._launch(odd, 264, 576, 5, has_bias=True)
-        yield self._launch(odd, 264, 576, 5, Options(seed=2, copies_late=False), has_bias=True)
+        yield self._launch(odd, 264, 576, 4, has_bias=True)
+        yield self._launch(odd, 264, 576, 4, Options(seed=2, copies_late=False), has_bias=True)
         # New columns in every stage; in every second and third one; blocks that end anywhere.
-        yield self._launch(even, 1032, 128, 1)
-        yield self._launch(even, 520, 256, 1, has_bias=True)
+        yield self._launch(even, 2056, 128, 2)
+        yield self._launch(even, 1032, 256, 2, has_bias=True)
         yield self._launch(odd, 520, 384, 7, has_bias=True)
         yield self._launch(most, 256, 960, 3, has_bias=True)
-        yield self._launch(most, 520, 384, 1)
+        yield self._launch(most, 1032, 384, 2)
         yield self._launch(most + 1, 264, 256, 2)
         for columns in range(8, 65, 8):
             even = evens[columns // 8 % len(evens)]
@@ -67,18 +70,19 @@ class Kernel:
         m: int,
         n: int,
         k: int,
-        multiprocessors: int,
+        blocks: int,
         options: Options | None = None,
         *,
         has_bias: bool = False,
     ) -> _Launch:
         product = make_product(
             *(m, n, self._whole_groups(k), self.group_size),
+            bits=self.bits,
             scalar=self.scalar,
             has_zeros=self.has_zeros,
             has_bias=has_bias,
         )
-        return _Launch(product, multiprocessors, options or Options(seed=m + n + k))
+        return _Launch(product, blocks, options or Options(seed=m + n + k))
 
 
 @cache
@@ -95,6 +99,7 @@ class _Outcome:
     """What a launch did that no schedule may change."""
 
     result: Bits
+    partial: bytes  # sums that blocks hand over: float32, where errors show that rounding hides
     traffic: dict[str, tuple[int, int, int, int]]
     conflicts: int
     work: dict[_Place, tuple[int, int]]  # warps and lanes
@@ -102,10 +107,10 @@ class _Outcome:
 
 @dataclass(frozen=True)
 class _Launch:
-    """A product on some multiprocessors."""
+    """A product on as many multiprocessors as hold so many blocks."""
 
     product: Product
-    multiprocessors: int
+    blocks: int
     options: Options
 
     @cached_property
@@ -138,9 +143,11 @@ class _Launch:
             failures.append("a part of the result is missing")
         if run.buffers["locks"].read(np.int32).any():
             failures.append("a lock is not free again")
-        got = _outcome(done.result, done.report)
+        got = _outcome(run, done)
         if not np.array_equal(got.result, self.wanted.result):
             failures.append("other bits of the result")
+        if got.partial != self.wanted.partial:
+            failures.append("other bits of the sums that blocks share")
         if got.traffic != self.wanted.traffic:
             failures.append("other bytes of memory are asked for")
         if got.conflicts != self.wanted.conflicts:
@@ -150,26 +157,46 @@ class _Launch:
         return done.report, failures
 
     def _simulated(self, text: str | None) -> Simulated:
-        return Simulated(self.product, multiprocessors=self.multiprocessors, text=text)
+        return Simulated(
+            self.product,
+            multiprocessors=self._multiprocessors,
+            architecture=ARCHITECTURE,
+            text=text,
+        )
+
+    @cached_property
+    def _multiprocessors(self) -> int:
+        one = plan_gemm(
+            *(*self.product.shape, self.product.group_size),
+            bits=self.product.bits,
+            has_zeros=self.product.zeros is not None,
+            is_bfloat16=self.product.scalar == "bfloat16",
+            architecture=ARCHITECTURE,
+            multiprocessors=1,
+        )
+        return -(-self.blocks // one.blocks)
 
     def _outcome(self, options: Options) -> _Outcome:
         done = self.healthy.launch(options)
         done.report.raise_if_found()
-        return _outcome(done.result, done.report)
+        return _outcome(self.healthy, done)
 
     def _settled(self, work: dict[_Place, tuple[int, int]]) -> set[tuple[int, tuple[int, int]]]:
         # A mutant may have another opcode.
         return {(line, count) for (line, _), count in work.items() if line not in self.waiting}
 
 
-def _outcome(result: Bits, report: Report) -> _Outcome:
+def _outcome(simulated: Simulated, run: Run) -> _Outcome:
+    partial = simulated.buffers["partial"]
+    instructions = run.report.instructions
     return _Outcome(
-        result,
+        run.result,
+        partial.read(np.uint8)[partial.written()].tobytes(),
         {
             name: (one.read_bytes, one.written_bytes, one.read_sectors, one.written_sectors)
-            for name, one in report.traffic.items()
+            for name, one in run.report.traffic.items()
             if name != "locks"
         },
-        sum(one.wavefronts - one.ideal_wavefronts for one in report.instructions),
-        {(one.line, one.opcode): (one.warps, one.lanes) for one in report.instructions},
+        sum(one.wavefronts - one.ideal_wavefronts for one in instructions),
+        {(one.line, one.opcode): (one.warps, one.lanes) for one in instructions},
     )

@@ -1,4 +1,5 @@
-"""The launch plan of gemm: the very function that the CUDA library asks."""
+"""The launch plan of gemm and the shapes of its tiles: the very functions that the CUDA library
+asks."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from buildtools.compiler import find_cxx, warning_flags
 from buildtools.native import Library, Source, build_library
 from ptxsim.build import BUILT, ROOT
 
-__all__ = ["Plan", "plan_gemm"]
+__all__ = ["Plan", "TileShape", "plan_gemm", "tile_shape"]
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,31 @@ class Plan:
     lock_count: int
 
 
-class _Numbers(ctypes.Structure):
+@dataclass(frozen=True)
+class TileShape:
+    """See TileShape in csrc/cuda/gemm_plan.h. The bytes of operands are those of a stage."""
+
+    warp_columns: int
+    row_warps: int
+    warps: int
+    weight_bytes: int
+    activation_bytes: int
+    scale_bytes: int
+    zero_bytes: int
+    stages: int
+    shared_bytes: int
+
+
+class _PlanNumbers(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_int32) for name in list(Plan.__dataclass_fields__)[:9]),
         ("partial_bytes", ctypes.c_int64),
         ("lock_count", ctypes.c_int64),
     ]
+
+
+class _ShapeNumbers(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_int32) for name in TileShape.__dataclass_fields__]
 
 
 @cache
@@ -52,10 +72,12 @@ def _library() -> ctypes.CDLL:
     output.unlink()
     library.marlin_plan_gemm.argtypes = (
         *(ctypes.c_int64,) * 4,
-        *(ctypes.c_int,) * 4,
-        ctypes.POINTER(_Numbers),
+        *(ctypes.c_int,) * 5,
+        ctypes.POINTER(_PlanNumbers),
     )
     library.marlin_plan_gemm.restype = None
+    library.marlin_tile_shape.argtypes = (*(ctypes.c_int,) * 4, ctypes.POINTER(_ShapeNumbers))
+    library.marlin_tile_shape.restype = None
     return library
 
 
@@ -65,16 +87,24 @@ def plan_gemm(
     k: int,
     group_size: int,
     *,
+    bits: int = 4,
     has_zeros: bool,
     is_bfloat16: bool,
     architecture: int,
     multiprocessors: int,
 ) -> Plan:
     """The plan for `m` rows of activations; a `group_size` of k is one group."""
-    numbers = _Numbers()
+    numbers = _PlanNumbers()
     _library().marlin_plan_gemm(
         *(m, n, k, group_size),
-        *(has_zeros, is_bfloat16, architecture, multiprocessors),
+        *(bits, has_zeros, is_bfloat16, architecture, multiprocessors),
         ctypes.byref(numbers),
     )
-    return Plan(*(getattr(numbers, name) for name, *_ in _Numbers._fields_))
+    return Plan(*(getattr(numbers, name) for name, *_ in _PlanNumbers._fields_))
+
+
+def tile_shape(bits: int, rows: int, group_rows: int, has_zeros: bool) -> TileShape:
+    """How a kernel of gemm shares a tile out over its warps, and what it keeps of it."""
+    numbers = _ShapeNumbers()
+    _library().marlin_tile_shape(bits, rows, group_rows, has_zeros, ctypes.byref(numbers))
+    return TileShape(*(getattr(numbers, name) for name, *_ in _ShapeNumbers._fields_))

@@ -1,4 +1,5 @@
-// The plan of csrc/cuda/gemm_plan.h for Python, by way of ctypes (plan.py has the same structure).
+// The plan and the shapes of csrc/cuda/gemm_plan.h for Python, by way of ctypes (plan.py has the
+// same structures).
 
 #include "../../csrc/cuda/gemm_plan.h"
 
@@ -6,25 +7,39 @@ namespace {
 
 using namespace marlin::cuda;
 
-struct Numbers {
+struct PlanNumbers {
   int32_t rows, group_rows;
   int32_t blocks, threads, shared_bytes;
   int32_t tiles_k, tiles_n, tiles_m, tiles_of_block;
   int64_t partial_bytes, lock_count;
 };
 
+struct ShapeNumbers {
+  int32_t warp_columns, row_warps, warps;
+  int32_t weight_bytes, activation_bytes, scale_bytes, zero_bytes;
+  int32_t stages, shared_bytes;
+};
+
 }  // namespace
 
-extern "C" void marlin_plan_gemm(int64_t m, int64_t n, int64_t k, int64_t group_size, int has_zeros,
-                                 int is_bfloat16, int architecture, int multiprocessors,
-                                 Numbers* out) {
+extern "C" void marlin_plan_gemm(int64_t m, int64_t n, int64_t k, int64_t group_size, int bits,
+                                 int has_zeros, int is_bfloat16, int architecture,
+                                 int multiprocessors, PlanNumbers* out) {
   const Scalar scalar = is_bfloat16 != 0 ? Scalar::kBFloat16 : Scalar::kFloat16;
-  const Launch plan =
-      plan_gemm({m, n, k, group_size, has_zeros != 0, scalar}, {architecture, multiprocessors});
+  const Launch plan = plan_gemm({m, n, k, group_size, bits, has_zeros != 0, scalar},
+                                {architecture, multiprocessors});
   *out = {plan.variant.rows,   plan.variant.group_rows,
           plan.blocks,         plan.threads,
           plan.shared_bytes,   plan.tiles_k,
           plan.tiles_n,        plan.tiles_m,
           plan.tiles_of_block, plan.partial_bytes,
           plan.lock_count};
+}
+
+extern "C" void marlin_tile_shape(int bits, int rows, int group_rows, int has_zeros,
+                                  ShapeNumbers* out) {
+  const TileShape shape = shape_of(bits, rows, group_rows, has_zeros != 0);
+  *out = {shape.warp_columns, shape.row_warps,        shape.warps,
+          shape.weight_bytes, shape.activation_bytes, shape.scale_bytes,
+          shape.zero_bytes,   shape.stages,           shape.shared_bytes()};
 }

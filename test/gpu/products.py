@@ -1,4 +1,4 @@
-"""Products of activations and 4-bit weights, and what must come of them."""
+"""Products of activations and weights of 4 or 8 bits, and what must come of them."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Product:
 
     Attributes:
         a: Activations (m, k), bits.
-        codes: Weights (k, n), 0 .. 15.
+        codes: Weights (k, n), 0 .. 15 or 0 .. 255.
         scales: (groups, n), bits.
-        zeros: Zero points (groups, n), 0 .. 15, or None: all are 8.
+        zeros: Zero points (groups, n), 0 .. 15, or None: all are 8 or 128.
         bias: (n,), bits, or None.
         exact: (m, n).
     """
@@ -37,6 +37,7 @@ class Product:
     zeros: npt.NDArray[np.uint8] | None
     bias: Bits | None
     exact: Floats
+    bits: int = 4
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -50,6 +51,7 @@ def make_product(
     k: int,
     group_size: int,
     *,
+    bits: int = 4,
     scalar: Scalar = "float16",
     has_zeros: bool = False,
     has_bias: bool = False,
@@ -60,17 +62,19 @@ def make_product(
     rng = np.random.default_rng((seed, m, n, k, group_size + 1))
     rows = k if group_size == -1 else group_size
     a = to_bits(_activations(rng, m, k, activations), scalar)
-    codes = rng.integers(0, 16, (k, n), np.uint8)
+    codes = rng.integers(0, 2**bits, (k, n), np.uint8)
     scales = to_bits(0.01 * rng.uniform(0.5, 1.5, (k // rows, n)), scalar)
     zeros = rng.integers(0, 16, (k // rows, n), np.uint8) if has_zeros else None
     bias = to_bits(rng.standard_normal(n), scalar) if has_bias else None
 
-    offsets = 8.0 if zeros is None else np.repeat(zeros, rows, axis=0).astype(np.float64)
+    offsets = (
+        2.0 ** (bits - 1) if zeros is None else np.repeat(zeros, rows, axis=0).astype(np.float64)
+    )
     weights = (codes - offsets) * np.repeat(to_floats(scales, scalar), rows, axis=0)
     exact = to_floats(a, scalar) @ weights
     if bias is not None:
         exact = exact + to_floats(bias, scalar)
-    return Product(scalar, rows, a, codes, scales, zeros, bias, exact)
+    return Product(scalar, rows, a, codes, scales, zeros, bias, exact, bits)
 
 
 def mean_error(result: Bits, product: Product) -> float:

@@ -57,6 +57,7 @@ class Simulated:
         self.architecture = architecture
         self.plan = plan_gemm(
             *(m, n, k, product.group_size),
+            bits=product.bits,
             has_zeros=product.zeros is not None,
             is_bfloat16=product.scalar == "bfloat16",
             architecture=architecture,
@@ -64,8 +65,8 @@ class Simulated:
         )
         self.entry, self.text = _module(
             f"sm_{architecture}",
-            f"{_TYPES[product.scalar]}Li{self.plan.rows}ELi{self.plan.group_rows}"
-            f"ELb{int(product.zeros is not None)}E",
+            f"{_TYPES[product.scalar]}Li{product.bits}ELi{self.plan.rows}"
+            f"ELi{self.plan.group_rows}ELb{int(product.zeros is not None)}E",
         )
         self.simulator = Simulator(text or self.text)
         self._make_buffers(poisons)
@@ -85,7 +86,7 @@ class Simulated:
         self.buffers = {"locks": make("locks", np.zeros(plan.lock_count, np.int32))}
         pointers = (
             operand("a", product.a),
-            operand("weights", pack(product.codes)),
+            operand("weights", pack(product.codes, product.bits)),
             operand("scales", product.scales),
             operand("zeros", None if product.zeros is None else _pack_zeros(product.zeros)),
             operand("bias", product.bias),
@@ -96,7 +97,7 @@ class Simulated:
         tiles = plan.tiles_k * plan.tiles_n * plan.tiles_m
         self._arguments = _ARGUMENTS.pack(
             *pointers,
-            *(k, m, n, k, product.group_size, -(-(1 << 32) // (product.group_size // 16))),
+            *(k, m, n, k, k // product.group_size, -(-(1 << 32) // (product.group_size // 16))),
             *(plan.tiles_k, plan.tiles_n, tiles, plan.tiles_of_block),
         )
 

@@ -32,12 +32,18 @@ def test_every_row_count(m: int) -> None:
 
 @pytest.mark.parametrize("group_size", [-1, 32, 64, 96, 128, 256])
 @pytest.mark.parametrize("scalar", ["float16", "bfloat16"])
-@pytest.mark.parametrize("has_zeros", [False, True])
+@pytest.mark.parametrize(("bits", "has_zeros"), [(4, False), (4, True), (8, False)])
 @pytest.mark.parametrize("m", [5, 16, 20, 40])
-def test_every_type_and_group(m: int, has_zeros: bool, scalar: str, group_size: int) -> None:
+def test_every_type_and_group(
+    m: int, bits: int, has_zeros: bool, scalar: str, group_size: int
+) -> None:
     k = 768 if group_size in (96, 256) else 384
     product = make_product(
-        m, 72, k, group_size, scalar=scalar, has_zeros=has_zeros, has_bias=m == 16
+        *(m, 72, k, group_size),
+        bits=bits,
+        scalar=scalar,
+        has_zeros=has_zeros,
+        has_bias=m == 16,
     )
     simulated = Simulated(product)
     check(product, simulated.launch())
@@ -92,10 +98,11 @@ def test_a_workspace_is_used_again_and_its_content_means_nothing() -> None:
 @pytest.mark.parametrize("activations", ["gaussian", "positive", "alternating", "outliers"])
 @pytest.mark.parametrize("group_size", [128, -1])
 @pytest.mark.parametrize("generation", ["ampere", "hopper"])
+@pytest.mark.parametrize("bits", [4, 8])
 def test_no_pattern_of_activations_makes_sums_drift(
-    generation: str, group_size: int, activations: str
+    bits: int, generation: str, group_size: int, activations: str
 ) -> None:
-    product = make_product(8, 64, 4096, group_size, activations=activations)
+    product = make_product(8, 64, 4096, group_size, bits=bits, activations=activations)
     check(product, Simulated(product).launch(Options(generation=generation)))
 
 

@@ -13,10 +13,10 @@ from ptxsim.survey import Survey, survey
 
 # By rows of a tile.
 KERNELS = {
-    8: Kernel((5, (6,), 8), 64, "float16", has_zeros=True),
-    16: Kernel((11, (12,), 16), 32, "bfloat16", has_zeros=False),
-    32: Kernel((21, (20, 28), 32), 128, "float16", has_zeros=False),
-    64: Kernel((41, (34, 44, 52, 60), 130), -1, "float16", has_zeros=True),
+    8: Kernel((5, (6,), 8), 64, has_zeros=True),
+    16: Kernel((11, (12,), 16), 32, "bfloat16", bits=8),
+    32: Kernel((21, (20, 28), 32), 128),
+    64: Kernel((41, (34, 44, 52, 60), 130), -1, has_zeros=True),
 }
 
 # Every so many of the mutants in the long survey: kernels for more rows are longer, and slower

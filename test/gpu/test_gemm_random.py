@@ -16,13 +16,15 @@ def check(seed: int) -> None:
     parts = int(rng.integers(1, 13))
     group_size = int(rng.choice([-1, 32, 64, 96, 128, 160, 256]))
     k = 32 * parts if group_size == -1 else group_size * int(rng.integers(1, 6))
+    bits = int(rng.choice([4, 4, 8]))
     product = make_product(
         int(rng.choice([*range(1, 20), 31, 32, 33, 63, 64, 65, 100])),
         8 * int(rng.integers(1, 70)),
         k,
         group_size,
+        bits=bits,
         scalar="float16" if rng.random() < 0.5 else "bfloat16",
-        has_zeros=bool(rng.random() < 0.5),
+        has_zeros=bits == 4 and bool(rng.random() < 0.5),
         has_bias=bool(rng.random() < 0.5),
         activations=rng.choice(["gaussian", "positive", "alternating", "outliers"]),
         seed=seed,

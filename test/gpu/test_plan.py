@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from plan import Plan, plan_gemm
+from plan import Plan, plan_gemm, tile_shape
 
 # Shared memory that a block may have, KiB (CUDA C++ Programming Guide, technical specifications).
 SHARED_KIB = {80: 163, 86: 99, 89: 99, 90: 227}
@@ -13,10 +13,18 @@ SHAPES = [(64, 32), (256, 256), (4096, 4096), (14336, 4096), (4096, 14336), (8, 
 
 
 def plan_of(
-    m: int, n: int, k: int, group_size: int, architecture: int, *, has_zeros: bool = False
+    m: int,
+    n: int,
+    k: int,
+    group_size: int,
+    architecture: int,
+    *,
+    bits: int = 4,
+    has_zeros: bool = False,
 ) -> Plan:
     return plan_gemm(
         *(m, n, k, group_size),
+        bits=bits,
         has_zeros=has_zeros,
         is_bfloat16=False,
         architecture=architecture,
@@ -33,22 +41,34 @@ def test_stripes_cover_all_tiles_and_are_equal(m: int, n: int, k: int, architect
     assert plan.tiles_n * 256 >= n > (plan.tiles_n - 1) * 256
     assert plan.tiles_k * 128 >= k > (plan.tiles_k - 1) * 128
     tiles = plan.tiles_m * plan.tiles_n * plan.tiles_k
-    assert plan.blocks <= MULTIPROCESSORS[architecture]
+    places = MULTIPROCESSORS[architecture] * resident_blocks(plan, architecture)
+    assert plan.blocks <= places
     assert (plan.blocks - 1) * plan.tiles_of_block < tiles <= plan.blocks * plan.tiles_of_block
     # No other number of blocks would be done with fewer tiles each.
-    assert plan.tiles_of_block == -(-tiles // min(tiles, MULTIPROCESSORS[architecture]))
+    assert plan.tiles_of_block == -(-tiles // min(tiles, places))
+
+
+def resident_blocks(plan: Plan, architecture: int) -> int:
+    """Two, where both fit: each may take 255 registers, and 1 KiB more than it asks for."""
+    kib = -(-plan.shared_bytes // 1024) + 1
+    fits = 2 * kib <= SHARED_KIB[architecture] + 1 and 2 * plan.threads * 255 <= 65536
+    return 2 if fits else 1
 
 
 @pytest.mark.parametrize("architecture", SHARED_KIB)
 @pytest.mark.parametrize("group_size", [32, 64, 96, 128, 384, 4096 * 3])
-@pytest.mark.parametrize("has_zeros", [False, True])
+@pytest.mark.parametrize(("bits", "has_zeros"), [(4, False), (4, True), (8, False)])
 @pytest.mark.parametrize("m", [1, 16, 32, 64])
 def test_stages_fit_the_shared_memory(
-    m: int, has_zeros: bool, group_size: int, architecture: int
+    m: int, bits: int, has_zeros: bool, group_size: int, architecture: int
 ) -> None:
-    plan = plan_of(m, 4096, 4096 * 3, group_size, architecture, has_zeros=has_zeros)
+    options = {"bits": bits, "has_zeros": has_zeros}
+    plan = plan_of(m, 4096, 4096 * 3, group_size, architecture, **options)
     assert plan.shared_bytes <= SHARED_KIB[architecture] * 1024
-    assert plan.threads == (256 if m == 64 else 128)
+    shape = tile_shape(bits, plan.rows, plan.group_rows, has_zeros)
+    assert plan.shared_bytes == shape.shared_bytes
+    assert plan.threads == 32 * shape.warps
+    assert shape.stages >= 2
 
 
 @pytest.mark.parametrize(
@@ -69,7 +89,7 @@ def test_rows_of_a_tile_suit_the_batch(m: int, rows: int) -> None:
     assert plan_of(m, 64, 128, 128, 80).rows == rows
 
 
-def test_the_workspace_holds_every_column_of_tiles() -> None:
+def test_the_workspace_holds_a_lock_per_column_of_tiles_and_the_sums_of_every_block() -> None:
     plan = plan_of(33, 520, 256, 128, 80)
     assert plan.lock_count == plan.tiles_n * plan.tiles_m == 3
-    assert plan.partial_bytes == plan.lock_count * plan.rows * 256 * 4
+    assert plan.partial_bytes == plan.blocks * plan.rows * 256 * 4

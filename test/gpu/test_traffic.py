@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from plan import tile_shape
 from products import make_product
 from simulated import Run, Simulated
 
@@ -48,7 +49,7 @@ def test_shared_columns_pass_through_memory_once_per_block_more(m: int) -> None:
 
 
 @pytest.mark.parametrize("m", [8, 16, 32, 64])
-@pytest.mark.parametrize("group_size", [-1, 32, 128])
+@pytest.mark.parametrize("group_size", [-1, 32, 64, 128])
 def test_no_access_to_shared_memory_has_a_bank_conflict(m: int, group_size: int) -> None:
     for count in run(m, 512, 512, group_size).report.instructions:
         assert count.wavefronts == count.ideal_wavefronts, f"line {count.line}: {count.opcode}"
@@ -59,7 +60,8 @@ def test_tensor_cores_do_no_more_than_the_product_and_its_offset(m: int) -> None
     n, k = 512, 1024
     done = run(m, n, k, 128)
     mma = sum(c.warps for c in done.report.instructions if c.opcode.startswith("mma."))
+    shape = tile_shape(4, m, 128, False)
     columns = 16 if m == 8 else 8
     products = n // columns * (k // 16) * max(1, m // 16)
-    offsets = n // 64 * (k // 16) * max(1, m // 16)
+    offsets = n // shape.warp_columns * (k // 16) * max(1, m // 16)
     assert mma == products + offsets

@@ -27,10 +27,12 @@ const DESCRIBE_KERNEL = `
 import dataclasses, json
 from marlin.errors import MarlinError
 from marlin.ops import kernel_info
-try:
-    print(json.dumps({"info": dataclasses.asdict(kernel_info())}, default=str))
-except MarlinError as error:
-    print(json.dumps({"code": error.code, "message": str(error)}))
+def ask(device):
+    try:
+        return {"info": dataclasses.asdict(kernel_info(device))}
+    except MarlinError as error:
+        return {"code": error.code, "message": str(error)}
+print(json.dumps({**ask("cpu"), "gpu": ask("cuda")}, default=str))
 `;
 
 /** All checks of `python`; each that needs what another did not find is skipped. */
@@ -40,7 +42,7 @@ export async function checkPython(python: string, run: RunProgram): Promise<read
   if (described === undefined) {
     return [
       fail("python", `${python} does not run`, `install Python 3.10 or newer; ${SET_UP}`),
-      ...["torch", "python packages", "operators", "kernel"].map((name) => skip(name, "a Python")),
+      ...["torch", "python packages", "operators", "kernel", "gpu kernel"].map((name) => skip(name, "a Python")),
       compilerFinding(compiler, false),
     ];
   }
@@ -95,18 +97,19 @@ function compilerFinding(compiler: string | undefined, isBuilt: boolean): Findin
   return isBuilt ? warn("compiler", "none", advice) : fail("compiler", "none", advice);
 }
 
-const SKIPPED_OPERATORS: readonly Finding[] = [skip("operators", "torch"), skip("kernel", "torch")];
+const SKIPPED_OPERATORS: readonly Finding[] = ["operators", "kernel", "gpu kernel"].map((name) => skip(name, "torch"));
+const SKIPPED_KERNELS: readonly Finding[] = ["kernel", "gpu kernel"].map((name) => skip(name, "the operators"));
 
 async function checkOperators(python: string, run: RunProgram): Promise<readonly Finding[]> {
   const result = await run(python, ["-c", DESCRIBE_KERNEL]);
   const answer = readObject(result);
   if (answer === undefined) {
     const reason = result.stderr.trim().split("\n").at(-1) ?? "";
-    return [fail("operators", reason, BUILD), skip("kernel", "the operators")];
+    return [fail("operators", reason, BUILD), ...SKIPPED_KERNELS];
   }
   if (answer.info === undefined) {
     const advice = answer.code === "kernel_unavailable" ? "unset MARLIN_CPU_KERNEL" : BUILD;
-    return [fail("operators", String(answer.message), advice), skip("kernel", "the operators")];
+    return [fail("operators", String(answer.message), advice), ...SKIPPED_KERNELS];
   }
   const info = readMap(answer.info);
   const kernel = `${info.kernel}: ${info.reason}`;
@@ -115,7 +118,21 @@ async function checkOperators(python: string, run: RunProgram): Promise<readonly
     info.kernel === "generic"
       ? warn("kernel", kernel, "a processor with AVX-512 runs the fast kernel")
       : ok("kernel", kernel),
+    checkGpu(readMap(answer.gpu)),
   ];
+}
+
+/** A machine without a usable GPU lacks nothing; one whose GPU could be used does. */
+function checkGpu(answer: Readonly<Record<string, unknown>>): Finding {
+  const name = "gpu kernel";
+  if (answer.info !== undefined) {
+    const info = readMap(answer.info);
+    return ok(name, `${info.kernel}: ${info.reason}`);
+  }
+  const message = String(answer.message);
+  return answer.code === "extension_missing"
+    ? warn(name, message, `MARLIN_CUDA=1 ${BUILD}`)
+    : { name, status: "skip", found: message };
 }
 
 function readObject({ code, stdout }: ProgramResult): Readonly<Record<string, unknown>> | undefined {

@@ -10,7 +10,10 @@ const ALL = {
   pyzmq: "27.3.0",
   msgspec: "0.22.0",
 };
-const KERNEL = { info: { kernel: "avx512", reason: "the processor has it", torch_version: "2.13.0" } };
+const KERNEL = {
+  info: { kernel: "avx512", reason: "the processor has it", torch_version: "2.13.0" },
+  gpu: { info: { kernel: "mma_sync", reason: "the GPU has it" } },
+};
 
 interface Machine {
   readonly version?: string;
@@ -49,6 +52,7 @@ test("a complete machine is ok in everything", async () => {
     compiler: "ok",
     operators: "ok",
     kernel: "ok",
+    "gpu kernel": "ok",
   });
 });
 
@@ -56,7 +60,14 @@ test.each([
   [
     "no Python",
     { python: false },
-    { python: "fail", torch: "skip", operators: "skip", kernel: "skip", "python packages": "skip" },
+    {
+      python: "fail",
+      torch: "skip",
+      operators: "skip",
+      kernel: "skip",
+      "gpu kernel": "skip",
+      "python packages": "skip",
+    },
   ],
   ["an old Python", { version: "3.9.2" }, { python: "fail" }],
   ["no torch", { packages: { ...ALL, torch: null } }, { torch: "fail", operators: "skip", kernel: "skip" }],
@@ -65,14 +76,24 @@ test.each([
   [
     "operators that are not built",
     { kernel: { code: "extension_missing", message: "not built" } },
-    { operators: "fail", kernel: "skip" },
+    { operators: "fail", kernel: "skip", "gpu kernel": "skip" },
   ],
   [
     "no marlin package",
     { kernel: "ModuleNotFoundError: No module named 'marlin'" },
     { operators: "fail", kernel: "skip" },
   ],
-  ["the portable kernel", { kernel: { info: { ...KERNEL.info, kernel: "generic" } } }, { kernel: "warn" }],
+  ["the portable kernel", { kernel: { ...KERNEL, info: { ...KERNEL.info, kernel: "generic" } } }, { kernel: "warn" }],
+  [
+    "a torch without a GPU",
+    { kernel: { ...KERNEL, gpu: { code: "unsupported", message: "no GPU" } } },
+    { kernel: "ok", "gpu kernel": "skip" },
+  ],
+  [
+    "a GPU without its library",
+    { kernel: { ...KERNEL, gpu: { code: "extension_missing", message: "not built" } } },
+    { kernel: "ok", "gpu kernel": "warn" },
+  ],
   ["no compiler, operators built", { compiler: false }, { compiler: "warn" }],
   ["no compiler, operators not built", { compiler: false, kernel: "no" }, { compiler: "fail" }],
 ])("%s is found", async (_, given, expected) => {
@@ -80,10 +101,11 @@ test.each([
 });
 
 test("whatever is not ok says what to do", async () => {
-  const findings = await checkPython(
-    "/py",
-    machine({ packages: { ...ALL, pyzmq: null }, kernel: "x", compiler: false }),
-  );
+  const gpu = { code: "extension_missing", message: "not built" };
+  const findings = [
+    ...(await checkPython("/py", machine({ packages: { ...ALL, pyzmq: null }, kernel: "x", compiler: false }))),
+    ...(await checkPython("/py", machine({ kernel: { ...KERNEL, gpu } }))),
+  ];
   for (const { status, advice } of findings) {
     if (status === "fail" || status === "warn") expect(advice).toMatch(/\S/);
   }

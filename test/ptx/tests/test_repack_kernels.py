@@ -33,8 +33,9 @@ DEQUANTIZE_ROWS = 64
 
 MAX_SCALE = 65504  # of float16
 
-# (K, N): whole blocks and steps, single ones, and tails of 8 to 56 columns.
-SHAPES = [(32, 8), (32, 64), (64, 56), (96, 72), (160, 128), (224, 104), (288, 120), (512, 328)]
+# (K, N): whole blocks and tiles, single steps, and tails of 8 to 56 columns.
+SHAPES = [(32, 8), (32, 64), (64, 56), (96, 72), (160, 128), (224, 104), (256, 120), (512, 328)]
+BITS = [4, 8]
 
 Words = npt.NDArray[np.uint32]
 
@@ -45,29 +46,35 @@ def _family() -> Iterator[None]:
         yield
 
 
-def random_codes(size_k: int, size_n: int, seed: int) -> npt.NDArray[np.uint8]:
-    return np.random.default_rng(seed).integers(0, 16, (size_k, size_n), dtype=np.uint8)
+def random_codes(size_k: int, size_n: int, seed: int, bits: int = 4) -> npt.NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 2**bits, (size_k, size_n), dtype=np.uint8)
 
 
-def plain_words(codes: npt.NDArray[np.uint8]) -> Words:
-    """Codes (K, N) in the plain layout, (K / 8, N)."""
-    return primitives.pack_codes(torch.from_numpy(codes)).numpy().view(np.uint32)
+def plain_words(codes: npt.NDArray[np.uint8], bits: int = 4) -> Words:
+    """Codes (K, N) in the plain layout, (K * bits / 32, N)."""
+    return primitives.pack_codes(torch.from_numpy(codes), bits).numpy().view(np.uint32)
 
 
 def convert(
-    kernel: str, words: Words, size_k: int, size_n: int, *, seed: int = 1, grid_y: int | None = None
+    kernel: str,
+    words: Words,
+    size_k: int,
+    size_n: int,
+    bits: int,
+    *,
+    seed: int = 1,
+    grid_y: int | None = None,
 ) -> tuple[Words, Report]:
     """Runs `repack` or `unpack`, and checks what holds for both."""
-    blocks = -(-size_n // packed_layout.COLUMNS)
-    steps = size_k // packed_layout.STEP_ROWS
-    packed_shape = (blocks, steps, packed_layout.STEP_WORDS)
-    shape = packed_shape if kernel == "repack" else (size_k // 8, size_n)
+    packed_shape = packed_layout.packed_shape(size_k, size_n, bits)
+    plain_shape = (size_k * bits // 32, size_n)
+    shape = packed_shape if kernel == "repack" else plain_shape
     simulator = Simulator(compile_ptx(CUDA / "repack.cu", ARCHITECTURE))
     source = simulator.buffer("source", words, read_only=True)
     target = simulator.buffer("target", size=4 * int(np.prod(shape)))
     report = simulator.launch(
-        entry(simulator, f"{len(kernel)}{kernel}E"),
-        (blocks, grid_y or -(-steps // REPACK_STEPS)),
+        entry(simulator, f"{len(kernel)}{kernel}ILi{bits}E"),
+        (packed_shape[0], grid_y or -(-packed_shape[1] // REPACK_STEPS)),
         REPACK_BLOCK,
         [source, size_n, size_k, target],
         options=Options(seed=seed),
@@ -77,66 +84,83 @@ def convert(
     return target.read(np.uint32, shape), report
 
 
-def test_the_numpy_definition_is_that_of_the_header() -> None:
-    size_k, size_n = 80, 72
-    codes = random_codes(size_k, size_n, seed=0)
-    packed = packed_layout.pack(codes)
-    for block, step, lane, j, p, odd in itertools.product(*map(range, (2, 5, 32, 4, 4, 2))):
-        column = 64 * block + 16 * p + 8 * (j % 2) + lane // 4
-        row = 16 * step + 8 * (j // 2) + 2 * (lane % 4) + odd
-        code = int(codes[row, column]) if column < size_n else 8
-        complemented = int(step in (0, 3))  # of steps 0 .. 4: an even number of ones
-        stored = int(packed[block, step, 4 * lane + j]) >> (4 * p + 16 * odd) & 15
-        assert stored == (15 - code if odd == complemented else code)
-    np.testing.assert_array_equal(packed_layout.unpack(packed, size_n), codes)
+@pytest.mark.parametrize("bits", BITS)
+def test_the_numpy_definition_is_that_of_the_header(bits: int) -> None:
+    size_k, size_n = 160, 72
+    codes = random_codes(size_k, size_n, seed=0, bits=bits)
+    packed = packed_layout.pack(codes, bits)
+    largest = 2**bits - 1
+    for block, step, lane, j, p, odd in itertools.product(*map(range, (2, 16, 32, 4, 4, 2))):
+        q, t = divmod(lane, 4)
+        column = 64 * block + 8 * q + 2 * p + j % 2
+        row = 16 * step + 8 * (j // 2) + 2 * t + odd
+        is_inside = column < size_n and row < size_k
+        code = int(codes[row, column]) if is_inside else 2 ** (bits - 1)
+        complemented = int(step % 8 in (0, 3, 5, 6))  # an even number of ones
+        part, place = (0, p + 4 * odd) if bits == 4 else (p // 2, p % 2 + 2 * odd)
+        word = int(packed[block, step, 128 * part + 4 * lane + j])
+        stored = word >> bits * place & largest
+        assert stored == (largest - code if odd == complemented else code)
+    np.testing.assert_array_equal(packed_layout.unpack(packed, size_k, size_n, bits), codes)
 
 
+@pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("seed", [1, 2, 3])
 @pytest.mark.parametrize(("size_k", "size_n"), SHAPES)
-def test_repack_writes_the_packed_layout(size_k: int, size_n: int, seed: int) -> None:
-    codes = random_codes(size_k, size_n, seed)
-    packed, _ = convert("repack", plain_words(codes), size_k, size_n, seed=seed)
-    np.testing.assert_array_equal(packed, packed_layout.pack(codes))
+def test_repack_writes_the_packed_layout(size_k: int, size_n: int, seed: int, bits: int) -> None:
+    codes = random_codes(size_k, size_n, seed, bits)
+    packed, _ = convert("repack", plain_words(codes, bits), size_k, size_n, bits, seed=seed)
+    np.testing.assert_array_equal(packed, packed_layout.pack(codes, bits))
 
 
+@pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("seed", [1, 2, 3])
 @pytest.mark.parametrize(("size_k", "size_n"), SHAPES)
-def test_unpack_is_the_inverse_of_repack(size_k: int, size_n: int, seed: int) -> None:
-    plain = plain_words(random_codes(size_k, size_n, seed))
-    packed, _ = convert("repack", plain, size_k, size_n, seed=seed)
-    back, _ = convert("unpack", packed, size_k, size_n, seed=seed)
+def test_unpack_is_the_inverse_of_repack(size_k: int, size_n: int, seed: int, bits: int) -> None:
+    plain = plain_words(random_codes(size_k, size_n, seed, bits), bits)
+    packed, _ = convert("repack", plain, size_k, size_n, bits, seed=seed)
+    back, _ = convert("unpack", packed, size_k, size_n, bits, seed=seed)
     np.testing.assert_array_equal(back, plain)
 
 
+@pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("size_n", range(8, 137, 8))
-def test_every_tail_of_columns_is_packed_and_unpacked(size_n: int) -> None:
-    codes = random_codes(32, size_n, seed=size_n)
-    packed, _ = convert("repack", plain_words(codes), 32, size_n)
-    np.testing.assert_array_equal(packed, packed_layout.pack(codes))
-    back, _ = convert("unpack", packed, 32, size_n)
-    np.testing.assert_array_equal(back, plain_words(codes))
+def test_every_tail_of_columns_is_packed_and_unpacked(size_n: int, bits: int) -> None:
+    codes = random_codes(32, size_n, seed=size_n, bits=bits)
+    packed, _ = convert("repack", plain_words(codes, bits), 32, size_n, bits)
+    np.testing.assert_array_equal(packed, packed_layout.pack(codes, bits))
+    back, _ = convert("unpack", packed, 32, size_n, bits)
+    np.testing.assert_array_equal(back, plain_words(codes, bits))
 
 
+@pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("kernel", ["repack", "unpack"])
 @pytest.mark.parametrize("grid_y", [1, 2, 5])
-def test_blocks_walk_on_where_the_grid_is_too_short(kernel: str, grid_y: int) -> None:
+def test_blocks_walk_on_where_the_grid_is_too_short(kernel: str, grid_y: int, bits: int) -> None:
     size_k, size_n = 16 * 37, 72
-    codes = random_codes(size_k, size_n, seed=5)
-    plain, packed = plain_words(codes), packed_layout.pack(codes)
+    codes = random_codes(size_k, size_n, 5, bits)
+    plain, packed = plain_words(codes, bits), packed_layout.pack(codes, bits)
     source, target = (plain, packed) if kernel == "repack" else (packed, plain)
-    result, _ = convert(kernel, source, size_k, size_n, grid_y=grid_y)
+    result, _ = convert(kernel, source, size_k, size_n, bits, grid_y=grid_y)
     np.testing.assert_array_equal(result, target)
 
 
+@pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("kernel", ["repack", "unpack"])
 @pytest.mark.parametrize(("size_k", "size_n"), SHAPES)
-def test_every_sector_is_moved_once_and_whole(kernel: str, size_k: int, size_n: int) -> None:
-    codes = random_codes(size_k, size_n, seed=6)
-    plain, packed = plain_words(codes), packed_layout.pack(codes)
+def test_every_sector_is_moved_once_and_whole(
+    kernel: str, size_k: int, size_n: int, bits: int
+) -> None:
+    codes = random_codes(size_k, size_n, 6, bits)
+    plain, packed = plain_words(codes, bits), packed_layout.pack(codes, bits)
     source, target = (plain, packed) if kernel == "repack" else (packed, plain)
-    _, report = convert(kernel, source, size_k, size_n)
+    _, report = convert(kernel, source, size_k, size_n, bits)
     read, written = report.traffic["source"], report.traffic["target"]
-    assert (read.read_bytes, read.read_sectors) == (source.nbytes, source.nbytes // SECTOR)
+    # Packed steps that fill up the last tile are written, and nobody reads them.
+    existing = (
+        source.nbytes if kernel == "repack" else packed.nbytes // packed.shape[1] * (size_k // 16)
+    )
+    assert (read.read_bytes, read.read_sectors) == (existing, existing // SECTOR)
     assert (written.written_bytes, written.written_sectors) == (
         target.nbytes,
         target.nbytes // SECTOR,
@@ -169,15 +193,22 @@ class Weight:
     scales: torch.Tensor
     qzeros: torch.Tensor | None
     group_size: int
+    bits: int
 
     def dequantized(self) -> torch.Tensor:
-        qweight = torch.from_numpy(plain_words(self.codes).view(np.int32))
+        qweight = torch.from_numpy(plain_words(self.codes, self.bits).view(np.int32))
         group_size = self.group_size if self.group_size < len(self.codes) else -1
-        return primitives.dequantize(qweight, self.scales, self.qzeros, group_size)
+        return primitives.dequantize(qweight, self.scales, self.qzeros, group_size, bits=self.bits)
 
 
 def random_weight(
-    size_k: int, size_n: int, group_size: int, dtype: torch.dtype, has_zeros: bool, seed: int
+    size_k: int,
+    size_n: int,
+    group_size: int,
+    dtype: torch.dtype,
+    has_zeros: bool,
+    seed: int,
+    bits: int = 4,
 ) -> Weight:
     """Finite scales of both signs, from subnormal ones to those whose products overflow."""
     draw = torch.Generator().manual_seed(seed)
@@ -186,10 +217,11 @@ def random_weight(
     scales = torch.randn((groups, size_n), generator=draw) * torch.exp2(exponents.float())
     zeros = torch.randint(0, 16, (groups, size_n), generator=draw, dtype=torch.uint8)
     return Weight(
-        random_codes(size_k, size_n, seed),
+        random_codes(size_k, size_n, seed, bits),
         scales.clamp(-MAX_SCALE, MAX_SCALE).to(dtype),
         primitives.pack_zeros(zeros) if has_zeros else None,
         group_size,
+        bits,
     )
 
 
@@ -200,7 +232,7 @@ def dequantize(
     format_ = FORMATS[name]
     size_k, size_n = weight.codes.shape
     simulator = Simulator(compile_ptx(CUDA / "dequantize.cu", ARCHITECTURE))
-    words = simulator.buffer("words", packed_layout.pack(weight.codes), read_only=True)
+    words = simulator.buffer("words", packed_layout.pack(weight.codes, weight.bits), read_only=True)
     scale_bits = weight.scales.view(format_.bits).numpy()
     scales = simulator.buffer("scales", scale_bits, read_only=True)
     zeros = 0
@@ -210,9 +242,9 @@ def dequantize(
     pointers = (words.address, scales.address, zeros)
     strides = (size_n, packed_layout.COLUMNS)
     sizes = (size_n, size_k, weight.group_size)
-    weights = struct.pack("<QQQqqB3xiqqq", *pointers, *strides, format_.number, 4, *sizes)
+    weights = struct.pack("<QQQqqB3xiqqq", *pointers, *strides, format_.number, weight.bits, *sizes)
     report = simulator.launch(
-        entry(simulator, f"10dequantizeI{format_.mangled}E"),
+        entry(simulator, f"10dequantizeI{format_.mangled}Li{weight.bits}E"),
         (-(-size_n // packed_layout.COLUMNS), grid_y or -(-size_k // DEQUANTIZE_ROWS)),
         DEQUANTIZE_BLOCK,
         [weights, out],
@@ -231,18 +263,18 @@ def check_dequantize(weight: Weight, name: str, **options: int) -> Report:
     return report
 
 
-@pytest.mark.parametrize("has_zeros", [False, True])
+@pytest.mark.parametrize(("bits", "has_zeros"), [(4, False), (4, True), (8, False)])
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize(
     ("size_k", "size_n", "group_size"),
     [(32, 8, 32), (96, 56, 32), (96, 72, 96), (256, 128, 64), (256, 136, 128), (320, 200, 320)],
 )
 def test_dequantize_is_exactly_the_definition(
-    size_k: int, size_n: int, group_size: int, name: str, has_zeros: bool
+    size_k: int, size_n: int, group_size: int, name: str, bits: int, has_zeros: bool
 ) -> None:
     for seed in (1, 2, 3):
         dtype = FORMATS[name].dtype
-        weight = random_weight(size_k, size_n, group_size, dtype, has_zeros, seed)
+        weight = random_weight(size_k, size_n, group_size, dtype, has_zeros, seed, bits)
         check_dequantize(weight, name, seed=seed)
 
 
@@ -253,14 +285,17 @@ def test_blocks_of_dequantize_walk_on_too(name: str, grid_y: int) -> None:
     check_dequantize(weight, name, grid_y=grid_y)
 
 
-@pytest.mark.parametrize("has_zeros", [False, True])
+@pytest.mark.parametrize(("bits", "has_zeros"), [(4, False), (4, True), (8, False)])
 @pytest.mark.parametrize("name", FORMATS)
-def test_dequantize_moves_weights_and_results_in_whole_sectors(name: str, has_zeros: bool) -> None:
-    weight = random_weight(352, 136, 32, FORMATS[name].dtype, has_zeros, 5)
+def test_dequantize_moves_weights_and_results_in_whole_sectors(
+    name: str, bits: int, has_zeros: bool
+) -> None:
+    weight = random_weight(352, 136, 32, FORMATS[name].dtype, has_zeros, 5, bits)
     report = check_dequantize(weight, name)
     words, out = report.traffic["words"], report.traffic["out"]
-    assert words.read_bytes == words.size
-    assert words.read_sectors == words.size // SECTOR
+    existing = words.size // packed_layout.packed_shape(352, 136)[1] * (352 // 16)
+    assert words.read_bytes == existing
+    assert words.read_sectors == existing // SECTOR
     assert out.written_bytes == out.size
     assert out.written_sectors == out.size // SECTOR
     # Those that threads share come out of the first-level cache.
@@ -269,9 +304,10 @@ def test_dequantize_moves_weights_and_results_in_whole_sectors(name: str, has_ze
         assert report.traffic["zeros"].read_sectors <= out.written_sectors // 4
 
 
+@pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize(("name", "most"), [("float16", 1), ("bfloat16", 1), ("float32", 2)])
-def test_threads_of_dequantize_meet_in_few_banks(name: str, most: int) -> None:
-    weight = random_weight(256, 128, 64, FORMATS[name].dtype, True, 6)
+def test_threads_of_dequantize_meet_in_few_banks(name: str, most: int, bits: int) -> None:
+    weight = random_weight(256, 128, 64, FORMATS[name].dtype, bits == 4, 6, bits)
     report = check_dequantize(weight, name)
     shared = [one for one in report.instructions if one.wavefronts]
     assert shared
@@ -284,5 +320,7 @@ def test_kernels_of_hopper_do_the_same() -> None:
     plain = simulator.buffer("plain", plain_words(codes), read_only=True)
     packed = simulator.buffer("packed", size=packed_layout.pack(codes).nbytes)
     arguments = [plain, codes.shape[1], codes.shape[0], packed]
-    simulator.launch(entry(simulator, "6repackE"), (2, 1), REPACK_BLOCK, arguments).raise_if_found()
+    simulator.launch(
+        entry(simulator, "6repackILi4E"), (2, 1), REPACK_BLOCK, arguments
+    ).raise_if_found()
     np.testing.assert_array_equal(packed.read(np.uint32), packed_layout.pack(codes).ravel())
