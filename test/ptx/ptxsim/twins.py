@@ -1,9 +1,9 @@
 """Asks whether what a mutant computes otherwise reaches anything.
 
 The twin of a mutant is the healthy module, with a second set of registers for the values that the
-error can change. Wherever they leave the registers - as an address, as what is stored, multiplied
-by a tensor core or passed to another lane, as a branch - it traps if they differ from the healthy
-ones. A mutant whose twin never traps does the same as the healthy module.
+error can change. Wherever they leave the registers - as an address, as what is stored, as a branch
+- it traps if they differ from the healthy ones. A mutant whose twin never traps does the same as
+the healthy module.
 """
 
 from __future__ import annotations
@@ -16,50 +16,15 @@ from .statements import Statement, one_statement, statements
 
 __all__ = ["twin"]
 
-# Their first operand is their result, which depends on the others alone.
-_PURE = {
-    "abs",
-    "add",
-    "and",
-    "bfe",
-    "bfi",
-    "cvt",
-    "cvta",
-    "div",
-    "fma",
-    "lop3",
-    "mad",
-    "max",
-    "min",
-}
-_PURE |= {
-    "mov",
-    "mul",
-    "neg",
-    "not",
-    "or",
-    "prmt",
-    "rem",
-    "selp",
-    "setp",
-    "shl",
-    "shr",
-    "sub",
-    "xor",
-}
-_WITHOUT_RESULT = {
-    "bar",
-    "barrier",
-    "bra",
-    "cp",
-    "exit",
-    "fence",
-    "membar",
-    "prefetch",
-    "red",
-    "ret",
-}
-_WITHOUT_RESULT |= {"st", "stmatrix", "trap"}
+# Their first operand is their result, which depends on the others alone, of all lanes.
+_ARITHMETIC = {"abs", "add", "div", "fma", "mad", "max", "min", "mma", "mul", "neg", "rem", "sub"}
+_BITS = {"and", "bfe", "bfi", "lop3", "not", "or", "prmt", "shl", "shr", "xor"}
+_PURE = _ARITHMETIC | _BITS | {"cvt", "cvta", "mov", "selp", "setp", "shfl"}
+
+_COPIES = {"cp", "prefetch", "red", "st", "stmatrix"}
+_CONTROL = {"bar", "barrier", "bra", "exit", "fence", "membar", "ret", "trap"}
+_WITHOUT_RESULT = _COPIES | _CONTROL
+
 _REGISTER = re.compile(r"%[A-Za-z_]+\d+\b")
 
 

@@ -65,6 +65,11 @@ SAME = {
     ),
     "nobody reads it": ("xor removed", f"xor.b32 %r8, %r1, 1; mov.u32 %r9, 0; {STORE}"),
     "absorbed": ("xor removed", f"xor.b32 %r8, %r1, 1; or.b32 %r9, %r8, 1; {STORE}"),
+    "no other lane asks for it": (
+        "comparison",
+        "setp.lt.s32 %p2, %r1, 31; selp.b32 %r8, 1, 2, %p2;"
+        f"shfl.sync.idx.b32 %r9|%p1, %r8, 0, 31, -1; {STORE}",
+    ),
     "written anew": (
         "xor removed",
         f"xor.b32 %r8, %r1, 1; setp.ge.s32 %p1, %r1, 0; @%p1 mov.u32 %r8, 7; "
@@ -101,9 +106,9 @@ OTHER = {
         "comparison",
         f"mov.u32 %r9, 1; setp.lt.s32 %p1, %r1, 31; @%p1 bra END; mov.u32 %r9, 1;\nEND: {STORE}",
     ),
-    "it goes to another lane": (
+    "another lane stores it": (
         "xor removed",
-        "xor.b32 %r8, %r1, 1; shfl.sync.idx.b32 %r7, %r8, 0, 31, -1; mov.u32 %r9, 0;",
+        f"xor.b32 %r8, %r1, 1; shfl.sync.idx.b32 %r9|%p1, %r8, 0, 31, -1; {STORE}",
     ),
     "some bytes are copied from there": (
         "xor removed",
