@@ -187,6 +187,7 @@ class Grid {
   uint32_t lanes_that_wait_for(Warp& warp, const Instruction& instruction, uint32_t group);
   void step(Warp& warp, uint32_t group);
   void check_members(Warp& warp, const Instruction& instruction, uint32_t group, uint32_t mask);
+  void check_copies(Warp& warp, const Instruction& instruction, uint32_t lanes);
   void exit_lanes(Warp& warp, uint32_t lanes);
   void move_group(Warp& warp, const std::vector<PendingCopy>& group);
   void arrive(Warp& warp, const Instruction& instruction, uint32_t group);

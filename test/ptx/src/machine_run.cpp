@@ -176,6 +176,7 @@ void Grid::step(Warp& warp, uint32_t group) {
       exit_lanes(warp, mask);
       return;
     case Control::kExit:
+      check_copies(warp, instruction, mask);
       exit_lanes(warp, mask);
       return;
     case Control::kBarrier:
@@ -204,6 +205,15 @@ void Grid::check_members(Warp& warp, const Instruction& instruction, uint32_t gr
     report("not_converged", "An instruction that wants lanes together has a guard that some fail.",
            warp, instruction, lane);
   }
+}
+
+void Grid::check_copies(Warp& warp, const Instruction& instruction, uint32_t lanes) {
+  for_lanes(lanes, [&](int lane) {
+    const CopyQueue& queue = warp.copies(lane);
+    if (queue.open.empty() && queue.groups.empty()) return;
+    report("unfinished_copy", "A thread ends while copies that it has started are on their way.",
+           warp, instruction, lane);
+  });
 }
 
 void Grid::exit_lanes(Warp& warp, uint32_t lanes) {

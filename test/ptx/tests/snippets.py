@@ -36,7 +36,7 @@ PLACES = """
 def module(
     body: str, parameters: Iterable[str] = (), *, declared: str = "", before: str = ""
 ) -> str:
-    """The text of a module with one entry, `snippet`.
+    """The text of a module with one entry, `snippet`, whose copies have arrived when it ends.
 
     Args:
         body: Its instructions, without the last `ret`.
@@ -47,9 +47,10 @@ def module(
     names = list(parameters)
     list_of_parameters = ", ".join(f".param .u64 {name}_pointer" for name in names)
     loads = "".join(f".reg .b64 %{n}; ld.param.u64 %{n}, [{n}_pointer];\n" for n in names)
+    wait = "cp.async.wait_all;\n" if "cp.async" in body else ""
     return (
         f"{HEADER}{before}\n.visible .entry snippet({list_of_parameters}) {{"
-        f"{REGISTERS}{declared}\n{loads}{PLACES}{body}\nret;\n}}\n"
+        f"{REGISTERS}{declared}\n{loads}{PLACES}{body}\n{wait}ret;\n}}\n"
     )
 
 

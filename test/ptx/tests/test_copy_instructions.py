@@ -139,3 +139,32 @@ def test_an_empty_group_counts(copies_late: bool) -> None:
     )
     ran.report.raise_if_found()
     assert ran.read("result", "u4")[0] == 5
+
+
+@pytest.mark.parametrize(
+    ("wait", "kinds"),
+    [
+        ("", {"unfinished_copy"}),
+        ("cp.async.commit_group;", {"unfinished_copy"}),
+        ("cp.async.commit_group; cp.async.wait_group 1;", {"unfinished_copy"}),
+        ("cp.async.commit_group; cp.async.wait_group 0;", set()),
+        ("cp.async.wait_all;", set()),
+    ],
+)
+@pytest.mark.parametrize("copies_late", [True, False])
+def test_a_thread_that_ends_has_waited_for_its_copies(
+    wait: str, kinds: set[str], copies_late: bool
+) -> None:
+    """Nothing says what becomes of those that arrive when its shared memory is another block's."""
+    ran = run(
+        f"""
+        cp.async.ca.shared.global [buffer], [%values], 4;
+        {wait}
+        exit;
+        """,
+        {"values": np.ones(4, "u4")},
+        block=1,
+        declared=BUFFER,
+        options=Options(copies_late=copies_late),
+    )
+    assert ran.kinds == kinds

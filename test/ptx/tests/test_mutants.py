@@ -26,7 +26,6 @@ _Place = tuple[str, int]
 
 _FIRST_GROUP = "the copies join the second group, and whoever waits for the first waits for it, too"
 _PROLOGUE = "stands before copies into buffers that nobody has read yet"
-_LAST_GROUP = "the group in flight holds copies of 0 bytes that land beyond what is stored after it"
 _ADDS_ONLY = (
     "the sums are all that is handed over, and nobody reads them before the end of the grid"
 )
@@ -55,7 +54,6 @@ TARGETS = [
             ("commit dropped", 0): _FIRST_GROUP,
             ("barrier dropped", 0): _PROLOGUE,
             ("barrier dropped", 1): _PROLOGUE,
-            ("wait raised", 1): _LAST_GROUP,
         },
         share_caught=0.85,
     ),
