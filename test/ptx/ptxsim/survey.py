@@ -47,7 +47,7 @@ class Trial:
 class Outcome:
     """What came of a mutant.
 
-    `verdict` is `not executed`, `caught`, `same values` (twins.py: what it computes otherwise
+    `verdict` is `not executed`, `caught`, `equivalent` (twins.py: what it computes otherwise
     reaches nothing, in no trial) or `survived`; `by` the kinds of the findings, `wrong results`,
     or `error` where the simulator refused the launch.
     """
@@ -57,7 +57,7 @@ class Outcome:
     by: tuple[str, ...] = ()
 
 
-VERDICTS = ("not executed", "caught", "same values", "survived")
+VERDICTS = ("not executed", "caught", "equivalent", "survived")
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def survey(
     trials: Sequence[Trial],
     *,
     family: str = "",
-    excuses_same_values: bool = False,
+    finds_equivalents: bool = False,
 ) -> Survey:
     """Runs each mutant in all trials, until it is noticed; several mutants at a time.
 
@@ -115,7 +115,7 @@ def survey(
         mutants: Of that module.
         trials: What each of them must pass unnoticed to survive.
         family: What the kernel is, for whoever counts; empty if nobody shall.
-        excuses_same_values: Whether mutants that nobody notices are asked if what they compute
+        finds_equivalents: Whether mutants that nobody notices are asked if what they compute
             otherwise reaches anything. The answer is worth what the trials show of a kernel.
     """
     plans = [_Plan(text, trial) for trial in trials]
@@ -127,12 +127,12 @@ def survey(
             return Outcome(mutant, "not executed")
         first, others = able[:_FIRST_TRIALS], able[_FIRST_TRIALS:]
         by = _first_notice(mutant, first)
-        if not by and excuses_same_values:
+        if not by and finds_equivalents:
             # Where it computes the same, it need not run.
             text = twin(mutant)
             others = [plan for plan in able if text is None or plan.traps(text)]
             if not others:
-                return Outcome(mutant, "same values")
+                return Outcome(mutant, "equivalent")
         by = by or _first_notice(mutant, others)
         return Outcome(mutant, "caught" if by else "survived", by)
 
