@@ -59,6 +59,14 @@ def wants_cuda(environ: Mapping[str, str], torch: TorchInstall, gpu_present: boo
     return choice == "1" or (choice == "" and gpu_present and torch.cuda is not None)
 
 
+def opening_defines(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """What MARLIN_OPENING chooses, as options of a compiler: csrc/cuda/gemm_opening.cuh."""
+    choice = environ.get("MARLIN_OPENING", "") or "subnormal"
+    if choice not in ("subnormal", "magic"):
+        raise BuildError(f"`MARLIN_OPENING`: expected `subnormal` or `magic`, got {choice!r}.")
+    return ("-DMARLIN_MAGIC_OPENING",) if choice == "magic" else ()
+
+
 def find_cuda(environ: Mapping[str, str], torch: TorchInstall) -> CudaToolkit:
     """The toolkit of torch's CUDA major version: CUDA_HOME, then PATH, then the PyPI packages."""
     if torch.cuda is None:

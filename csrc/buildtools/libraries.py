@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from .compiler import compile_flags, find_cxx, link_flags
-from .cuda import find_cuda, gpu_is_present, wants_cuda
+from .cuda import find_cuda, gpu_is_present, opening_defines, wants_cuda
 from .errors import BuildError
 from .native import Library, Source
 from .torch_install import find_torch
@@ -147,12 +147,14 @@ def cuda_library(root: Path, environ: Mapping[str, str]) -> Library:
     torch = find_torch()
     cuda = find_cuda(environ, torch)
     cxx = find_cxx(environ)
-    flags = (*compile_flags(environ, torch), "-DUSE_CUDA", "-isystem", str(cuda.include))
+    defines = opening_defines(environ)
+    flags = (*compile_flags(environ, torch), "-DUSE_CUDA", *defines, "-isystem", str(cuda.include))
     nvcc = (
         str(cuda.nvcc),
         *("-std=c++20", "-O3", "-ccbin", cxx[0], "-Werror=all-warnings"),
         *("-Xcompiler", "-fPIC,-fvisibility=hidden,-Wall,-Wextra"),
         *cuda.architectures,
+        *defines,
     )
     sources = [Source(root / "csrc" / name, (*cxx, *flags)) for name in _CUDA_SOURCES]
     sources += [Source(root / "csrc" / name, nvcc) for name in _CUDA_KERNELS]

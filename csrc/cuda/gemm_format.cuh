@@ -8,14 +8,11 @@
 
 namespace marlin::cuda {
 
-// enter: a pair of activations as the products take them. kUnit: by what a product of those and of
-// opened codes is too small. widen: a pair to float32, the lower half first; narrow: back, rounded.
+// widen: a pair to float32, the lower half first; narrow: back, rounded.
 template <typename Scalar>
 struct Format;
 template <>
 struct Format<__half> {
-  static constexpr float kUnit = 0x1p24f;
-  static __device__ uint32_t enter(uint32_t a) { return a; }
   static __device__ float2 widen(uint32_t pair) {
     return __half22float2(reinterpret_cast<const __half2&>(pair));
   }
@@ -24,17 +21,8 @@ struct Format<__half> {
     return reinterpret_cast<const uint32_t&>(pair);
   }
 };
-// A subnormal bfloat16 is 2^-133, and its products with activations near 1 would be no float32:
-// activations are multiplied by 2^100, exactly, as long as they are below 2^28.
 template <>
 struct Format<__nv_bfloat16> {
-  static constexpr float kUnit = 0x1p33f;
-  static __device__ uint32_t enter(uint32_t a) {
-    constexpr uint32_t kFactors = 0x71807180;
-    const auto product = __hmul2(reinterpret_cast<const __nv_bfloat162&>(a),
-                                 reinterpret_cast<const __nv_bfloat162&>(kFactors));
-    return reinterpret_cast<const uint32_t&>(product);
-  }
   static __device__ float2 widen(uint32_t pair) {
     return {__uint_as_float(pair << 16), __uint_as_float(pair & 0xFFFF0000u)};
   }

@@ -16,9 +16,10 @@ template <class S>
 class Multiplier {
   using Scalar = typename S::Scalar;
   using F = Format<Scalar>;
-  using O = Opening<S::kBits>;
+  using O = Opening<Scalar, S::kBits>;
   using Activations = uint32_t[S::kHeldSteps][S::kRowTiles][4];
   using Constants = float[S::kRowTiles][4];
+  static constexpr bool kHasBase = O::kConstants == 2;
 
  public:
   static constexpr int kFragments = S::kRowTiles * S::kBlocks * kKinds * S::kHalves;
@@ -39,9 +40,9 @@ class Multiplier {
       const uint32_t zero = g.m >> 31;  // which the compiler doesn't know
 #pragma unroll
       for (int odd = 0; odd < 2; ++odd) {
-        signs_[odd] = keep(sign_of(odd) | zero);
+        opening_[odd] = keep(O::constant(odd) | zero);
 #pragma unroll
-        for (uint32_t& word : offset_words_[odd]) word = keep(O::offset(sign_of(odd)) | zero);
+        for (uint32_t& word : offset_words_[odd]) word = keep(O::offset(odd) | zero);
       }
     }
     clear();
@@ -81,8 +82,9 @@ class Multiplier {
           for (int q = 7; q >= 0; --q) {
             float constants = of_row(offset_, t, r);
             if constexpr (S::kHasZeros) constants += zero[q] * of_row(total_, t, r);
-            result(t, b, e, r, q) =
-                scale[q] * fmaf(O::factor(q / 2), constants, own_sum(t, b, e, r, q));
+            float sum = fmaf(O::factor(q / 2), constants, own_sum(t, b, e, r, q));
+            if (kHasBase && !O::carries(q / 2)) sum += of_row(base_, t, r);
+            result(t, b, e, r, q) = scale[q] * sum;
           }
         });
       });
@@ -111,7 +113,7 @@ class Multiplier {
         float value[8];
 #pragma unroll
         for (int q = 0; q < 8; ++q) {
-          value[q] = fmaf(result(t, b, e, r, q), F::kUnit / O::factor(q / 2), bias[q]);
+          value[q] = fmaf(result(t, b, e, r, q), O::kUnit / O::factor(q / 2), bias[q]);
         }
         store_chunk(out + static_cast<int64_t>(m) * g_.n + n,
                     {F::narrow(value[0], value[1]), F::narrow(value[2], value[3]),
@@ -207,7 +209,9 @@ class Multiplier {
 #pragma unroll
     for (int t = 0; t < S::kRowTiles; ++t) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) offset_[t][i] = total_[t][i] = odd_offset_[i] = 0;
+      for (int i = 0; i < 4; ++i) {
+        offset_[t][i] = total_[t][i] = base_[t][i] = odd_offset_[i] = 0;
+      }
     }
   }
 
@@ -223,7 +227,10 @@ class Multiplier {
 #pragma unroll
         for (int t = 0; t < S::kRowTiles; ++t) {
 #pragma unroll
-          for (int i = 0; i < 4; ++i) starts[p][t][i] = O::offsets(p) * offset_[t][i];
+          for (int i = 0; i < 4; ++i) {
+            starts[p][t][i] = kHasBase ? fmaf(O::offsets(p), offset_[t][i], base_[t][i])
+                                       : O::offsets(p) * offset_[t][i];
+          }
         }
       }
     }
@@ -245,7 +252,7 @@ class Multiplier {
         ldmatrix_x4(words, row + stage + (first + s) * kStepRows * 2);
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-          const uint32_t word = F::enter(words[i]);
+          const uint32_t word = O::enter(words[i]);
           if constexpr (S::kIsSmall) {
             a[s + i / 2][t][i % 2] = word;
           } else {
@@ -270,11 +277,11 @@ class Multiplier {
   // Where registers abound, constants stay in some: a product takes its operands from neighbours.
   static constexpr bool kHoldsConstants =
       S::kWarpRows <= 16 || (S::kUnrollsGroups && !S::kHasZeros);
-  __device__ uint32_t sign(int step) const {
-    return kHoldsConstants ? signs_[is_odd_step(step)] : sign_of(step);
+  __device__ uint32_t opening(int step) const {
+    return kHoldsConstants ? opening_[is_odd_step(step)] : O::constant(is_odd_step(step));
   }
   __device__ uint32_t offset_word(int step, int i) const {
-    return kHoldsConstants ? offset_words_[is_odd_step(step)][i] : O::offset(sign_of(step));
+    return kHoldsConstants ? offset_words_[is_odd_step(step)][i] : O::offset(is_odd_step(step));
   }
 
   // The sums of a * o, and of a where there are zero points: of a group, or of everything so far.
@@ -283,8 +290,8 @@ class Multiplier {
   static constexpr bool kAlternates =
       S::kSharesConstants || (S::kGroupRows == kTileDepth && S::kRowTiles == 1);
   __device__ void add_constants(int first, const Activations& a) {
-    constexpr uint32_t kOnes = 0x00010001;
     if constexpr (S::kScalesTiles) clear_constants();
+    if constexpr (O::kConstants == 0) return;
 #pragma unroll
     for (int s = 0; s < S::kHeldSteps; ++s) {
       uint32_t o[4];
@@ -294,12 +301,15 @@ class Multiplier {
       for (int t = 0; t < kConstantTiles; ++t) {
         float (&offset)[4] = kAlternates && (first + s) % 2 == 1 ? odd_offset_ : offset_[t];
         product(offset, a[s][t], o[0], o[1], o[2], o[3], offset);
-        if constexpr (S::kHasZeros) {
-          product(total_[t], a[s][t], kOnes, kOnes, kOnes, kOnes, total_[t]);
-        }
+        if constexpr (S::kHasZeros) add_constant(a[s][t], O::kOnes, total_[t]);
+        if constexpr (kHasBase) add_constant(a[s][t], O::base(is_odd_step(first + s)), base_[t]);
       }
     }
     if constexpr (S::kScalesTiles) join_constants();
+  }
+
+  static __device__ void add_constant(const uint32_t (&a)[4], uint32_t pair, float (&to)[4]) {
+    product(to, a, pair, pair, pair, pair, to);
   }
 
   __device__ void join_constants() {
@@ -311,7 +321,8 @@ class Multiplier {
 
   __device__ void multiply_step(uint32_t stage, int step, const uint32_t (&a)[S::kRowTiles][4],
                                 bool is_first, const Constants (&starts)[kKinds]) {
-    const uint32_t sign = this->sign(step);
+    const uint32_t constant = opening(step);
+    const bool is_odd = is_odd_step(step);
 #pragma unroll
     for (int b = 0; b < S::kBlocks; ++b) {
 #pragma unroll
@@ -319,10 +330,10 @@ class Multiplier {
         const uint4 words = ld_shared(weights_from_ + stage + b * S::kBlockBytes +
                                       step * S::kStepBytes + part * kPartWords * 4);
         uint32_t w[4][O::kOperands];
-        O::open(words.x, sign, w[0]);
-        O::open(words.y, sign, w[1]);
-        O::open(words.z, sign, w[2]);
-        O::open(words.w, sign, w[3]);
+        O::open(words.x, constant, is_odd, w[0]);
+        O::open(words.y, constant, is_odd, w[1]);
+        O::open(words.z, constant, is_odd, w[2]);
+        O::open(words.w, constant, is_odd, w[3]);
 #pragma unroll
         for (int i = 0; i < S::kPartKinds; ++i) {
           const int p = part * S::kPartKinds + i;
@@ -368,6 +379,7 @@ class Multiplier {
     join_constants();
     gather(offset_, shared_ + S::kExchangeAt);
     if constexpr (S::kHasZeros) gather(total_, shared_ + S::kExchangeAt + S::kRows * 4);
+    if constexpr (kHasBase) gather(base_, shared_ + S::kExchangeAt + 2 * S::kRows * 4);
   }
 
   static __device__ void gather(Constants& constants, uint32_t area) {
@@ -383,12 +395,13 @@ class Multiplier {
   uint32_t shared_;
   uint32_t activations_from_[kRowBases];  // of this lane, in the first stage
   uint32_t weights_from_, scales_from_, zeros_from_;
-  uint32_t signs_[2];  // of even and of odd steps, as those below
+  uint32_t opening_[2];  // of even and of odd steps, as those below
   uint32_t offset_words_[2][4];
   Sums<S> sums_;      // of the group, or of everything so far
   Sums<S> result_;    // of groups, scaled, but for the factors of the opening
   Constants offset_;  // sums of a * o, and of a, times 2^-24
   Constants total_;
+  Constants base_;       // and of a * base
   float odd_offset_[4];  // see kAlternates
 };
 

@@ -8,7 +8,7 @@ namespace marlin::cuda {
 namespace {
 
 int group_rows(const Problem& problem) {
-  if (problem.group_size == problem.k) return 0;
+  if (problem.group_size == problem.k) return kScalesChannels ? kTileDepth : 0;
   return problem.group_size % 128 == 0 ? 128 : problem.group_size % 64 == 0 ? 64 : 32;
 }
 

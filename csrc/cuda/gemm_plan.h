@@ -49,6 +49,14 @@ struct Launch {
   int64_t lock_count;     // int32, all zero before and after each launch
 };
 
+// Whether sums of channels are scaled tile by tile, too: magic constants (gemm_opening_magic.cuh)
+// would let them grow until float32 lost what they differ by.
+#ifdef MARLIN_MAGIC_OPENING
+inline constexpr bool kScalesChannels = true;
+#else
+inline constexpr bool kScalesChannels = false;
+#endif
+
 inline constexpr int kTileColumns = 256;
 // Of a row of the activations in shared memory. The 16 bytes more than it has put eight rows, which
 // are read at a time, into different banks.
@@ -99,13 +107,14 @@ constexpr TileShape shape_of(int bits, int rows, int group_rows, bool has_zeros)
   shape.stage_bytes =
       shape.weight_bytes + shape.activation_bytes + shape.scale_bytes + shape.zero_bytes;
   shape.stages = stages_of(shape.threads(), shape.stage_bytes);
-  // Sums of activations, and for zero points of another kind: floats.
-  shape.exchange_bytes = rows >= 32 && !is_grouped ? rows * (has_zeros ? 8 : 4) : 0;
+  // Sums of activations of up to three kinds: floats.
+  shape.exchange_bytes = rows >= 32 && !is_grouped ? 3 * rows * 4 : 0;
   return shape;
 }
 
-// Whether there is a kernel of so many rows: its stages fit everywhere.
+// Whether there is such a kernel: its stages fit everywhere.
 constexpr bool exists(int bits, int rows, int group_rows, bool has_zeros) {
+  if (kScalesChannels && group_rows == 0) return false;
   return shape_of(bits, rows, group_rows, has_zeros).shared_bytes() <= kMaxSharedBytes;
 }
 

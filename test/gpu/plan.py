@@ -9,10 +9,14 @@ from dataclasses import dataclass
 from functools import cache
 
 from buildtools.compiler import find_cxx, warning_flags
+from buildtools.cuda import opening_defines
 from buildtools.native import Library, Source, build_library
 from ptxsim.build import BUILT, ROOT
 
-__all__ = ["Plan", "TileShape", "plan_gemm", "tile_shape"]
+__all__ = ["IS_MAGIC", "Plan", "TileShape", "plan_gemm", "tile_shape"]
+
+# Whether MARLIN_OPENING asks for kernels that open codes as digits of ordinary numbers.
+IS_MAGIC = opening_defines(os.environ) != ()
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,8 @@ class _ShapeNumbers(ctypes.Structure):
 @cache
 def _library() -> ctypes.CDLL:
     cxx = find_cxx(os.environ)
-    command = (*cxx, "-std=c++20", "-fPIC", "-O1", *warning_flags())
+    defines = opening_defines(os.environ)
+    command = (*cxx, "-std=c++20", "-fPIC", "-O1", *warning_flags(), *defines)
     files = (ROOT / "csrc/cuda/gemm_plan.cpp", ROOT / "test/gpu/plan_api.cpp")
     output = BUILT / f"libgemm_plan-{os.getpid()}.so"
     sources = tuple(Source(file, command) for file in files)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 import numpy.typing as npt
+from buildtools.cuda import opening_defines
 from kernels import CUDA, compile_ptx
 from packed_layout import pack
 from plan import Plan, plan_gemm
@@ -131,7 +133,7 @@ def _module(architecture: str, part: str) -> tuple[str, str]:
 
 @cache
 def _text(architecture: str) -> str:
-    return compile_ptx(CUDA / "gemm.cu", architecture)
+    return compile_ptx(CUDA / "gemm.cu", architecture, opening_defines(os.environ))
 
 
 def _pack_zeros(zeros: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:

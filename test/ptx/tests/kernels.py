@@ -25,13 +25,14 @@ __all__ = ["CUDA", "compile_ptx", "entry"]
 CUDA = ROOT / "csrc/cuda"
 
 
-def compile_ptx(source: Path, architecture: str) -> str:
-    """The PTX of a .cu file for `sm_80`, `sm_90a` and so on.
+def compile_ptx(source: Path, architecture: str, options: tuple[str, ...] = ()) -> str:
+    """The PTX of a .cu file for `sm_80`, `sm_90a` and so on, with more options of nvcc.
 
     Skips the test where there is no nvcc; fails it with MARLIN_REQUIRE_NVCC=1.
     """
     nvcc, version = _nvcc()
     flags = ("-ptx", "-std=c++20", "-O3", f"-arch={architecture}", f"-I{ROOT / 'csrc'}")
+    flags += options
     key = hashlib.sha256(repr((version, flags, os.fspath(source))).encode())
     for path in (source, *_headers(source)):
         key.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
