@@ -26,7 +26,7 @@ CLASSES = {
 OPENED_BYTES = 32 * 4
 
 _OPENING_SELECTOR = "0x7351"
-_OPENING_MASKS = ("0xf000f", "0xf000f0", "0x800f800f", "0xff00ff")
+_OPENING_MASKS = ("0xf000f", "0xf000f0", "0x800f800f", "0xff00ff", "0xff0fff0f", "0xfff0fff0")
 
 _BY_NAME = {
     "product": "HMMA",

@@ -49,7 +49,11 @@ class Variant:
 
     @cached_property
     def shape(self) -> TileShape:
-        return tile_shape(self.bits, self.rows, self.group_rows, self.has_zeros)
+        return tile_shape(
+            *(self.bits, self.rows, self.group_rows),
+            has_zeros=self.has_zeros,
+            is_bfloat16=self.scalar == "bfloat16",
+        )
 
     @property
     def threads(self) -> int:
@@ -82,4 +86,6 @@ class Variant:
         # Needed only once, at the end, they are shared out over the warps.
         constant_tiles = row_tiles if self.group_rows else 1
         constants = STEPS * constant_tiles * (2 if self.has_zeros else 1)
+        if self.shape.scales_weights:
+            constants = 0
         return STEPS * row_tiles * columns + constants

@@ -1,16 +1,42 @@
 // The kernels of gemm that are compiled, and their launch.
 
+#include <atomic>
+
 #include "gemm_kernel.cuh"
 
 namespace marlin::cuda {
 namespace {
 
+// What has to be done once on each device, and is done again on those with high numbers.
+class DeviceSet {
+ public:
+  // Calls `prepare` unless it has gone well on the current device before.
+  template <typename Prepare>
+  cudaError_t once(const Prepare& prepare) {
+    int device = 0;
+    cudaError_t status = cudaGetDevice(&device);
+    if (status != cudaSuccess) return status;
+    const uint64_t bit = device < 64 ? uint64_t{1} << device : 0;
+    if ((done_.load(std::memory_order_relaxed) & bit) != 0) return cudaSuccess;
+    status = prepare();
+    if (status == cudaSuccess) done_.fetch_or(bit, std::memory_order_relaxed);
+    return status;
+  }
+
+ private:
+  std::atomic<uint64_t> done_{0};
+};
+
 template <typename Scalar, int bits, int rows, int group_rows, bool has_zeros>
 cudaError_t launch(const Launch& plan, const GemmArguments& arguments, cudaStream_t stream) {
-  if constexpr (exists(bits, rows, group_rows, has_zeros)) {
-    const auto kernel = gemm<Shape<Scalar, bits, rows, group_rows, has_zeros>>;
-    const cudaError_t status = cudaFuncSetAttribute(
-        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, plan.shared_bytes);
+  using S = Shape<Scalar, bits, rows, group_rows, has_zeros>;
+  if constexpr (exists(S::kVariant)) {
+    const auto kernel = gemm<S>;
+    static DeviceSet prepared;
+    const cudaError_t status = prepared.once([&] {
+      return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                  plan.shared_bytes);
+    });
     if (status != cudaSuccess) return status;
     kernel<<<plan.blocks, plan.threads, plan.shared_bytes, stream>>>(arguments);
     return cudaGetLastError();

@@ -23,7 +23,7 @@ class Loader {
     weights_to_ = keep(shared + column_warp<S>() * S::kBlocks * S::kBlockBytes +
                        row_warp<S>() * kCopiedBytes + lane * kChunkBytes);
     activations_to_ = keep(shared + S::kActivationsAt + r * kRowPitch + chunk * kChunkBytes);
-    if constexpr (S::kScalesTiles) {
+    if constexpr (S::kIsGrouped) {
       const int part = lane / kScaleChunks;
       const int slot = part * kTileChunks + column_warp<S>() * kScaleChunks + lane % kScaleChunks;
       scales_to_ = keep(shared + S::kScalesAt + slot * kChunkBytes);
@@ -51,7 +51,7 @@ class Loader {
     k_end_of_weights_ = g_.tiles_k;
     enter_weights(column);
     enter_activations(column);
-    if constexpr (S::kScalesTiles) enter_scales(column);
+    if constexpr (S::kIsGrouped) enter_scales(column);
   }
 
   // The tile of the column that it starts next, and how many it starts before it must enter one.
@@ -62,7 +62,7 @@ class Loader {
   __device__ void start(uint32_t stage) {
     start_weights(stage);
     start_activations(stage);
-    if constexpr (S::kScalesTiles) start_scales(stage);
+    if constexpr (S::kIsGrouped) start_scales(stage);
     k_ = next(k_);
   }
 
@@ -70,7 +70,7 @@ class Loader {
   // Threads side by side along a row, eight of those at least one below the other: fewer rows of a
   // thread are fewer addresses.
   static constexpr int kRowThreads =
-      S::kThreads == 64 || !S::kScalesTiles || S::kHasZeros ? 8 : kRowChunks;
+      S::kThreads == 64 || !S::kScalesSums || S::kHasZeros ? 8 : kRowChunks;
   static constexpr int kRowParts = kRowChunks / kRowThreads;
   static constexpr int kRowsAtATime = S::kThreads / kRowThreads;
   static constexpr int kCopiedRows = S::kRows / kRowsAtATime;         // by one thread

@@ -3,6 +3,7 @@
 
 #include "gemm_format.cuh"
 #include "gemm_opening.cuh"
+#include "gemm_scaled_opening.cuh"
 #include "gemm_shape.cuh"
 #include "ptx.cuh"
 
@@ -34,8 +35,9 @@ class Multiplier {
     }
     weights_from_ =
         keep(shared + column_warp<S>() * S::kBlocks * S::kBlockBytes + lane * kChunkBytes);
-    scales_from_ = keep(shared + S::kScalesAt + first_column() * 2);
-    zeros_from_ = keep(shared + S::kZerosAt + first_column() / 2);
+    const int column = S::kScalesWeights ? first_weight_column() : first_column();
+    scales_from_ = keep(shared + S::kScalesAt + column * 2);
+    zeros_from_ = keep(shared + S::kZerosAt + column / 2);
     if constexpr (kHoldsConstants) {
       const uint32_t zero = g.m >> 31;  // which the compiler doesn't know
 #pragma unroll
@@ -55,7 +57,10 @@ class Multiplier {
 
   // The tile in the stage at byte `stage`.
   __device__ void multiply(uint32_t stage) {
-    if constexpr (S::kUnrollsGroups) {
+    if constexpr (S::kScalesWeights) {
+#pragma unroll
+      for (int group = 0; group < S::kGroups; ++group) multiply_scaled(stage, group);
+    } else if constexpr (S::kUnrollsGroups) {
 #pragma unroll
       for (int first = 0; first < kTileSteps; first += S::kHeldSteps) multiply_held(stage, first);
     } else {
@@ -67,7 +72,7 @@ class Multiplier {
   // The end of a column of tiles: everything that is not scaled yet. All threads of the block come
   // here, and meet another barrier before they come again.
   __device__ void finish(const Column& column) {
-    if constexpr (!S::kScalesTiles) {
+    if constexpr (!S::kIsGrouped) {
       if constexpr (S::kSharesConstants) gather_constants();
       for_eights([&](int b, int e) {
         const int n = column.n * kTileColumns + column_of(b, e);
@@ -113,7 +118,7 @@ class Multiplier {
         float value[8];
 #pragma unroll
         for (int q = 0; q < 8; ++q) {
-          value[q] = fmaf(result(t, b, e, r, q), O::kUnit / O::factor(q / 2), bias[q]);
+          value[q] = fmaf(result(t, b, e, r, q), unit(q / 2), bias[q]);
         }
         store_chunk(out + static_cast<int64_t>(m) * g_.n + n,
                     {F::narrow(value[0], value[1]), F::narrow(value[2], value[3]),
@@ -137,6 +142,11 @@ class Multiplier {
     return column_warp<S>() * S::kWarpColumns + (S::kIsSmall ? lane / 4 * 8 : lane % 4 * 16);
   }
 
+  // Of the columns whose weights this lane opens.
+  static __device__ int first_weight_column() {
+    return column_warp<S>() * S::kWarpColumns + lane_of_thread() / 4 * 8;
+  }
+
   // Where the results of this lane belong, in the tile: eight of them begin at this column.
   static __device__ int column_of(int b, int e) {
     return first_column() + b * kBlockColumns + 8 * e;
@@ -156,7 +166,7 @@ class Multiplier {
     return results()[t][b][q / 2][half_of(q)][place_of(e, r, q)];
   }
   __device__ Sums<S>& results() {
-    if constexpr (S::kScalesTiles) {
+    if constexpr (S::kScalesSums) {
       return result_;
     } else {
       return sums_;
@@ -171,17 +181,26 @@ class Multiplier {
   static __device__ float of_row(const Constants& constants, int t, int r) {
     return constants[t][S::kIsSmall ? r : 2 * r];
   }
+  // By what a result of a kind is to be multiplied.
+  static __device__ constexpr float unit(int p) {
+    return S::kScalesWeights ? 1.0f : O::kUnit / O::factor(p);
+  }
   static __device__ constexpr float unit_factor(int) { return 1.0f; }
   static __device__ constexpr float kind_factor(int q) { return O::factor(q / 2); }
 
-  // Calls `use(b, e)` for each eight columns of a lane, and `use(t, r)` for each of its rows.
+  // Calls `use(b)` for each block of columns, `use(b, e)` for each eight columns of a lane in them,
+  // and `use(t, r)` for each of its rows.
+  template <typename Use>
+  static __device__ void for_blocks(const Use& use) {
+#pragma unroll
+    for (int b = 0; b < S::kBlocks; ++b) use(b);
+  }
   template <typename Use>
   static __device__ void for_eights(const Use& use) {
-#pragma unroll
-    for (int b = 0; b < S::kBlocks; ++b) {
+    for_blocks([&](int b) {
 #pragma unroll
       for (int e = 0; e < S::kEights; ++e) use(b, e);
-    }
+    });
   }
   template <typename Use>
   static __device__ void for_rows(const Use& use) {
@@ -221,7 +240,7 @@ class Multiplier {
     load_activations(stage, first, a);
     add_constants(first, a);
     Constants starts[kKinds];
-    if constexpr (S::kScalesTiles) {
+    if constexpr (S::kScalesSums) {
 #pragma unroll
       for (int p = 0; p < kKinds; ++p) {
 #pragma unroll
@@ -236,7 +255,7 @@ class Multiplier {
     }
 #pragma unroll
     for (int s = 0; s < S::kHeldSteps; ++s) multiply_step(stage, first + s, a[s], s == 0, starts);
-    if constexpr (S::kScalesTiles) scale_sums(stage, first / S::kHeldSteps);
+    if constexpr (S::kScalesSums) scale_sums(stage, first / S::kHeldSteps);
   }
 
   // Of 8 rows ldmatrix reads two steps at a time.
@@ -252,7 +271,7 @@ class Multiplier {
         ldmatrix_x4(words, row + stage + (first + s) * kStepRows * 2);
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-          const uint32_t word = O::enter(words[i]);
+          const uint32_t word = S::kScalesWeights ? words[i] : O::enter(words[i]);
           if constexpr (S::kIsSmall) {
             a[s + i / 2][t][i % 2] = word;
           } else {
@@ -290,7 +309,7 @@ class Multiplier {
   static constexpr bool kAlternates =
       S::kSharesConstants || (S::kGroupRows == kTileDepth && S::kRowTiles == 1);
   __device__ void add_constants(int first, const Activations& a) {
-    if constexpr (S::kScalesTiles) clear_constants();
+    if constexpr (S::kScalesSums) clear_constants();
     if constexpr (O::kConstants == 0) return;
 #pragma unroll
     for (int s = 0; s < S::kHeldSteps; ++s) {
@@ -305,7 +324,7 @@ class Multiplier {
         if constexpr (kHasBase) add_constant(a[s][t], O::base(is_odd_step(first + s)), base_[t]);
       }
     }
-    if constexpr (S::kScalesTiles) join_constants();
+    if constexpr (S::kScalesSums) join_constants();
   }
 
   static __device__ void add_constant(const uint32_t (&a)[4], uint32_t pair, float (&to)[4]) {
@@ -319,36 +338,79 @@ class Multiplier {
     }
   }
 
+  // Calls `use(b, part, words)` for what this lane has of each block of columns of a step.
+  template <typename Use>
+  __device__ void for_parts(uint32_t stage, int step, const Use& use) {
+    for_blocks([&](int b) {
+#pragma unroll
+      for (int part = 0; part < S::kParts; ++part) {
+        const uint4 chunk = ld_shared(weights_from_ + stage + b * S::kBlockBytes +
+                                      step * S::kStepBytes + part * kPartWords * 4);
+        const uint32_t words[4] = {chunk.x, chunk.y, chunk.z, chunk.w};
+        use(b, part, words);
+      }
+    });
+  }
+
   __device__ void multiply_step(uint32_t stage, int step, const uint32_t (&a)[S::kRowTiles][4],
                                 bool is_first, const Constants (&starts)[kKinds]) {
     const uint32_t constant = opening(step);
     const bool is_odd = is_odd_step(step);
+    for_parts(stage, step, [&](int b, int part, const uint32_t (&words)[4]) {
+      uint32_t w[4][O::kOperands];
 #pragma unroll
-    for (int b = 0; b < S::kBlocks; ++b) {
+      for (int j = 0; j < 4; ++j) O::open(words[j], constant, is_odd, w[j]);
 #pragma unroll
-      for (int part = 0; part < S::kParts; ++part) {
-        const uint4 words = ld_shared(weights_from_ + stage + b * S::kBlockBytes +
-                                      step * S::kStepBytes + part * kPartWords * 4);
-        uint32_t w[4][O::kOperands];
-        O::open(words.x, constant, is_odd, w[0]);
-        O::open(words.y, constant, is_odd, w[1]);
-        O::open(words.z, constant, is_odd, w[2]);
-        O::open(words.w, constant, is_odd, w[3]);
+      for (int i = 0; i < S::kPartKinds; ++i) {
+        const int p = part * S::kPartKinds + i;
+#pragma unroll
+        for (int t = 0; t < S::kRowTiles; ++t) {
+#pragma unroll
+          for (int h = 0; h < S::kHalves; ++h) {
+            float (&sums)[4] = sums_[t][b][p][h];
+            const float (&so_far)[4] = sums;
+            product(sums, a[t], w[h][i], w[1][i], w[2 + h][i], w[3][i],
+                    S::kScalesSums && is_first ? starts[p][t] : so_far);
+          }
+        }
+      }
+    });
+  }
+
+  // A group whose scales meet its weights.
+  __device__ void multiply_scaled(uint32_t stage, int group) {
+    using Scaled = ScaledOpening<S::kBits>;
+    for_blocks([&](int b) {
+      const int column = group * kTileColumns + b * kBlockColumns;
+      uint32_t zeros = 0;
+      if constexpr (S::kHasZeros) zeros = ld_shared_word(zeros_from_ + stage + column / 2);
+      scaled_[b] = ScaledColumns<S>(ld_shared(scales_from_ + stage + column * 2), zeros);
+    });
+#pragma unroll
+    for (int s = 0; s < S::kGroupSteps; ++s) {
+      const int step = group * S::kGroupSteps + s;
+      const bool is_odd = is_odd_step(step);
+      Activations a;
+      load_activations(stage, step, a);
+      for_parts(stage, step, [&](int b, int part, const uint32_t (&words)[4]) {
+        uint32_t w[4][Scaled::kOperands];
+#pragma unroll
+        for (int j = 0; j < 4; ++j) Scaled::open(words[j], Scaled::magic(is_odd), w[j]);
 #pragma unroll
         for (int i = 0; i < S::kPartKinds; ++i) {
           const int p = part * S::kPartKinds + i;
 #pragma unroll
-          for (int t = 0; t < S::kRowTiles; ++t) {
+          for (int h = 0; h < 2; ++h) {
+            const uint32_t low = scaled_[b].scaled(w[h][i], i, 2 * p + h, is_odd);
+            const uint32_t high = scaled_[b].scaled(w[2 + h][i], i, 2 * p + h, is_odd);
 #pragma unroll
-            for (int h = 0; h < S::kHalves; ++h) {
+            for (int t = 0; t < S::kRowTiles; ++t) {
               float (&sums)[4] = sums_[t][b][p][h];
-              const float (&so_far)[4] = sums;
-              product(sums, a[t], w[h][i], w[1][i], w[2 + h][i], w[3][i],
-                      S::kScalesTiles && is_first ? starts[p][t] : so_far);
+              product(sums, a[0][t], low, low, high, high, sums);
             }
           }
         }
-      }
+      });
     }
   }
 
@@ -403,6 +465,7 @@ class Multiplier {
   Constants total_;
   Constants base_;       // and of a * base
   float odd_offset_[4];  // see kAlternates
+  ScaledColumns<S> scaled_[S::kBlocks];
 };
 
 }  // namespace marlin::cuda

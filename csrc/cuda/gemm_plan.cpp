@@ -12,11 +12,16 @@ int group_rows(const Problem& problem) {
   return problem.group_size % 128 == 0 ? 128 : problem.group_size % 64 == 0 ? 64 : 32;
 }
 
-int tile_rows(const Problem& problem, int group_rows) {
-  if (problem.m <= 8) return 8;
-  if (problem.m <= 16) return 16;
-  const bool has_more = exists(problem.bits, 64, group_rows, problem.has_zeros);
-  return problem.m <= 32 || !has_more ? 32 : 64;
+Variant variant_of(const Problem& problem) {
+  Variant variant{problem.scalar, problem.bits, 64, group_rows(problem), problem.has_zeros};
+  if (problem.m <= 8) {
+    variant.rows = 8;
+  } else if (problem.m <= 16) {
+    variant.rows = 16;
+  } else if (problem.m <= 32 || !exists(variant)) {
+    variant.rows = 32;
+  }
+  return variant;
 }
 
 // KiB of all blocks of a multiprocessor together: CUDA C++ Programming Guide, technical
@@ -50,18 +55,13 @@ int blocks_of_multiprocessor(const TileShape& shape, int architecture) {
 // idles, whatever the shape, and few sums pass through memory.
 Launch plan_gemm(const Problem& problem, const Device& device) {
   Launch launch{};
-  Variant& variant = launch.variant;
-  variant.scalar = problem.scalar;
-  variant.bits = problem.bits;
-  variant.group_rows = group_rows(problem);
-  variant.rows = tile_rows(problem, variant.group_rows);
-  variant.has_zeros = problem.has_zeros;
-  const TileShape shape =
-      shape_of(variant.bits, variant.rows, variant.group_rows, variant.has_zeros);
+  launch.variant = variant_of(problem);
+  const TileShape shape = shape_of(launch.variant);
+  const int rows = launch.variant.rows;
 
   launch.tiles_k = static_cast<int>(ceil_div(problem.k, kTileDepth));
   launch.tiles_n = static_cast<int>(ceil_div(problem.n, kTileColumns));
-  launch.tiles_m = static_cast<int>(ceil_div(problem.m, variant.rows));
+  launch.tiles_m = static_cast<int>(ceil_div(problem.m, rows));
   const int64_t columns = int64_t{launch.tiles_n} * launch.tiles_m;
   const int64_t tiles = launch.tiles_k * columns;
   const int64_t places =
@@ -71,7 +71,7 @@ Launch plan_gemm(const Problem& problem, const Device& device) {
   launch.threads = shape.threads();
   launch.shared_bytes = shape.shared_bytes();
   launch.lock_count = columns;
-  launch.partial_bytes = int64_t{launch.blocks} * variant.rows * kTileColumns * 4;
+  launch.partial_bytes = int64_t{launch.blocks} * rows * kTileColumns * 4;
   return launch;
 }
 

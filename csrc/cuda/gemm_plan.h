@@ -91,31 +91,40 @@ constexpr int stages_of(int threads, int stage_bytes) {
   return stage_bytes > all / 2 ? 2 : all / stage_bytes;
 }
 
-constexpr TileShape shape_of(int bits, int rows, int group_rows, bool has_zeros) {
-  const bool is_grouped = group_rows != 0;
-  const int groups = is_grouped ? kTileDepth / group_rows : 0;
+// Whether scales meet the weights, in float16, as they are opened. Else they meet the sums of each
+// group in float32: more exact, and fewer instructions where rows are few; but sums and results
+// then take twice the registers, and many short groups more time than all the products.
+constexpr bool scales_weights(const Variant& v) {
+  if (v.scalar != Scalar::kFloat16 || v.group_rows == 0) return false;
+  return v.rows == 64 || (v.rows == 32 && (v.group_rows < kTileDepth || v.has_zeros));
+}
+
+constexpr TileShape shape_of(const Variant& v) {
+  const bool is_grouped = v.group_rows != 0;
+  const int groups = is_grouped ? kTileDepth / v.group_rows : 0;
+  const bool has_one_sum = !is_grouped || scales_weights(v);
   TileShape shape{};
-  const bool is_wide = rows == 8 || (rows == 16 && group_rows != 32 && group_rows != 64) ||
-                       (rows == 32 && !is_grouped);
+  const bool is_wide = v.rows == 8 || (v.rows == 16 && v.group_rows % kTileDepth == 0) ||
+                       (v.rows == 32 && has_one_sum);
   shape.warp_columns = is_wide ? 128 : 64;
-  shape.row_warps = rows == 64 && is_grouped ? 2 : 1;
+  shape.row_warps = v.rows == 64 && !has_one_sum ? 2 : 1;
   shape.warps = kTileColumns / shape.warp_columns * shape.row_warps;
-  shape.weight_bytes = kTileDepth * kTileColumns * bits / 8;
-  shape.activation_bytes = rows * kRowPitch;
+  shape.weight_bytes = kTileDepth * kTileColumns * v.bits / 8;
+  shape.activation_bytes = v.rows * kRowPitch;
   shape.scale_bytes = groups * kTileColumns * 2;
-  shape.zero_bytes = has_zeros ? groups * kTileColumns / 2 : 0;
+  shape.zero_bytes = v.has_zeros ? groups * kTileColumns / 2 : 0;
   shape.stage_bytes =
       shape.weight_bytes + shape.activation_bytes + shape.scale_bytes + shape.zero_bytes;
   shape.stages = stages_of(shape.threads(), shape.stage_bytes);
   // Sums of activations of up to three kinds: floats.
-  shape.exchange_bytes = rows >= 32 && !is_grouped ? 3 * rows * 4 : 0;
+  shape.exchange_bytes = v.rows >= 32 && !is_grouped ? 3 * v.rows * 4 : 0;
   return shape;
 }
 
 // Whether there is such a kernel: its stages fit everywhere.
-constexpr bool exists(int bits, int rows, int group_rows, bool has_zeros) {
-  if (kScalesChannels && group_rows == 0) return false;
-  return shape_of(bits, rows, group_rows, has_zeros).shared_bytes() <= kMaxSharedBytes;
+constexpr bool exists(const Variant& v) {
+  if (kScalesChannels && v.group_rows == 0) return false;
+  return shape_of(v).shared_bytes() <= kMaxSharedBytes;
 }
 
 // Expects a problem that the ops have checked.

@@ -1,6 +1,11 @@
 // What the parts of the gemm kernel share: the shape of one instantiation.
 #pragma once
 
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include <type_traits>
+
 #include "gemm.h"
 #include "layout.cuh"
 
@@ -11,16 +16,26 @@ constexpr int kRowBytes = kTileDepth * 2;  // of a row of the activations in a t
 constexpr int kRowChunks = kRowBytes / kChunkBytes;
 constexpr int kKinds = 4;  // places of a code in the words of a lane: p of layout.h
 
-template <typename Scalar_, int bits, int rows, int group_rows, bool has_zeros>
+template <typename Element, int bits, int rows, int group_rows, bool has_zeros>
 struct Shape {
-  using Scalar = Scalar_;
-  static constexpr TileShape kTile = shape_of(bits, rows, group_rows, has_zeros);
+  using Scalar = Element;
+  static constexpr Variant kVariant = {
+      std::is_same_v<Element, __half> ? cuda::Scalar::kFloat16 : cuda::Scalar::kBFloat16,
+      bits,
+      rows,
+      group_rows,
+      has_zeros,
+  };
+  static constexpr TileShape kTile = shape_of(kVariant);
   static constexpr int kBits = bits;
   static constexpr int kRows = rows;
   static constexpr bool kIsSmall = rows == 8;
-  static constexpr bool kScalesTiles = group_rows != 0;  // else everything once, at the end
-  static constexpr int kGroupSteps = kScalesTiles ? group_rows / kStepRows : kTileSteps;
-  static constexpr int kGroups = kScalesTiles ? kTileDepth / group_rows : 0;
+  // What scales meet: weights, or the sums of each group, or else everything once, at the end.
+  static constexpr bool kIsGrouped = group_rows != 0;
+  static constexpr bool kScalesWeights = scales_weights(kVariant);
+  static constexpr bool kScalesSums = kIsGrouped && !kScalesWeights;
+  static constexpr int kGroupSteps = kIsGrouped ? group_rows / kStepRows : kTileSteps;
+  static constexpr int kGroups = kIsGrouped ? kTileDepth / group_rows : 0;
   static constexpr int kGroupRows = group_rows;
   static constexpr bool kHasZeros = has_zeros;
   static constexpr int kStages = kTile.stages;
@@ -56,10 +71,10 @@ struct Shape {
 
   // Steps whose activations are in registers together: those of a group, because the sums of the
   // group start from all of them; else as few as ldmatrix gives.
-  static constexpr int kHeldSteps = kScalesTiles ? kGroupSteps : kIsSmall ? 2 : 1;
+  static constexpr int kHeldSteps = kScalesSums ? kGroupSteps : kIsSmall ? 2 : 1;
   // Of many rows several short groups at once would not fit the registers.
   static constexpr bool kUnrollsGroups =
-      kWarpRows < 32 || !kScalesTiles || (kHeldSteps == kTileSteps && !kHasZeros);
+      kWarpRows < 32 || !kScalesSums || (kHeldSteps == kTileSteps && !kHasZeros);
 };
 
 __device__ inline int lane_of_thread() { return threadIdx.x % 32; }

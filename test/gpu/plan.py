@@ -25,6 +25,7 @@ class Plan:
 
     rows: int
     group_rows: int
+    scales_weights: int  # 1: in float16, as they are opened
     blocks: int
     threads: int
     shared_bytes: int
@@ -49,11 +50,12 @@ class TileShape:
     zero_bytes: int
     stages: int
     shared_bytes: int
+    scales_weights: int
 
 
 class _PlanNumbers(ctypes.Structure):
     _fields_ = [
-        *((name, ctypes.c_int32) for name in list(Plan.__dataclass_fields__)[:9]),
+        *((name, ctypes.c_int32) for name in list(Plan.__dataclass_fields__)[:10]),
         ("partial_bytes", ctypes.c_int64),
         ("lock_count", ctypes.c_int64),
     ]
@@ -81,7 +83,7 @@ def _library() -> ctypes.CDLL:
         ctypes.POINTER(_PlanNumbers),
     )
     library.marlin_plan_gemm.restype = None
-    library.marlin_tile_shape.argtypes = (*(ctypes.c_int,) * 4, ctypes.POINTER(_ShapeNumbers))
+    library.marlin_tile_shape.argtypes = (*(ctypes.c_int,) * 5, ctypes.POINTER(_ShapeNumbers))
     library.marlin_tile_shape.restype = None
     return library
 
@@ -108,8 +110,12 @@ def plan_gemm(
     return Plan(*(getattr(numbers, name) for name, *_ in _PlanNumbers._fields_))
 
 
-def tile_shape(bits: int, rows: int, group_rows: int, has_zeros: bool) -> TileShape:
+def tile_shape(
+    bits: int, rows: int, group_rows: int, *, has_zeros: bool = False, is_bfloat16: bool = False
+) -> TileShape:
     """How a kernel of gemm shares a tile out over its warps, and what it keeps of it."""
     numbers = _ShapeNumbers()
-    _library().marlin_tile_shape(bits, rows, group_rows, has_zeros, ctypes.byref(numbers))
+    _library().marlin_tile_shape(
+        *(bits, rows, group_rows, has_zeros, is_bfloat16), ctypes.byref(numbers)
+    )
     return TileShape(*(getattr(numbers, name) for name, *_ in _ShapeNumbers._fields_))

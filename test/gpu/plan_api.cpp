@@ -8,7 +8,7 @@ namespace {
 using namespace marlin::cuda;
 
 struct PlanNumbers {
-  int32_t rows, group_rows;
+  int32_t rows, group_rows, scales_weights;
   int32_t blocks, threads, shared_bytes;
   int32_t tiles_k, tiles_n, tiles_m, tiles_of_block;
   int64_t partial_bytes, lock_count;
@@ -17,7 +17,7 @@ struct PlanNumbers {
 struct ShapeNumbers {
   int32_t warp_columns, row_warps, warps;
   int32_t weight_bytes, activation_bytes, scale_bytes, zero_bytes;
-  int32_t stages, shared_bytes;
+  int32_t stages, shared_bytes, scales_weights;
 };
 
 }  // namespace
@@ -28,7 +28,7 @@ extern "C" void marlin_plan_gemm(int64_t m, int64_t n, int64_t k, int64_t group_
   const Scalar scalar = is_bfloat16 != 0 ? Scalar::kBFloat16 : Scalar::kFloat16;
   const Launch plan = plan_gemm({m, n, k, group_size, bits, has_zeros != 0, scalar},
                                 {architecture, multiprocessors});
-  *out = {plan.variant.rows,   plan.variant.group_rows,
+  *out = {plan.variant.rows,   plan.variant.group_rows, scales_weights(plan.variant) ? 1 : 0,
           plan.blocks,         plan.threads,
           plan.shared_bytes,   plan.tiles_k,
           plan.tiles_n,        plan.tiles_m,
@@ -37,9 +37,11 @@ extern "C" void marlin_plan_gemm(int64_t m, int64_t n, int64_t k, int64_t group_
 }
 
 extern "C" void marlin_tile_shape(int bits, int rows, int group_rows, int has_zeros,
-                                  ShapeNumbers* out) {
-  const TileShape shape = shape_of(bits, rows, group_rows, has_zeros != 0);
+                                  int is_bfloat16, ShapeNumbers* out) {
+  const Scalar scalar = is_bfloat16 != 0 ? Scalar::kBFloat16 : Scalar::kFloat16;
+  const Variant variant{scalar, bits, rows, group_rows, has_zeros != 0};
+  const TileShape shape = shape_of(variant);
   *out = {shape.warp_columns, shape.row_warps,        shape.warps,
           shape.weight_bytes, shape.activation_bytes, shape.scale_bytes,
-          shape.zero_bytes,   shape.stages,           shape.shared_bytes()};
+          shape.zero_bytes,   shape.stages,           shape.shared_bytes(), scales_weights(variant) ? 1 : 0};
 }

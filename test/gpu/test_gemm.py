@@ -6,15 +6,13 @@ import numpy as np
 import pytest
 from products import Product, make_product, mean_error
 from ptxsim import Options
-from simulated import Run, Simulated
-
-TOLERANCE = 1e-4  # mean error over mean magnitude: scales meet sums in float32
+from simulated import Run, Simulated, tolerance
 
 
-def check(product: Product, run: Run, tolerance: float = TOLERANCE) -> None:
+def check(product: Product, run: Run) -> None:
     run.report.raise_if_found()
     error = mean_error(run.result, product)
-    assert error <= tolerance, f"mean error {error:.2e}"
+    assert error <= tolerance(run.plan), f"mean error {error:.2e}"
 
 
 def written(simulated: Simulated) -> None:

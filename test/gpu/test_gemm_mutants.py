@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import pytest
 from gemm_trials import Kernel, trials
-from ptxsim.mutants import SYNCHRONISATION, mutants
+from ptxsim.mutants import KINDS, SYNCHRONISATION, mutants
 from ptxsim.survey import Survey, survey
+
+OTHERS = KINDS - SYNCHRONISATION
 
 # By rows of a tile.
 KERNELS = {
     8: Kernel((5, (6,), 8), 64, has_zeros=True),
     16: Kernel((11, (12,), 16), 32, "bfloat16", bits=8),
-    32: Kernel((21, (20, 28), 32), 128),
-    64: Kernel((41, (34, 44, 52, 60), 130), -1, has_zeros=True),
+    32: Kernel((21, (20, 28), 32), -1, has_zeros=True),
+    64: Kernel((41, (34, 44, 52, 60), 130), 128),
 }
 
-# Every so many of the mutants in the long survey: 64 rows take as long as all others together.
-STRIDES = {8: 1, 16: 1, 32: 1, 64: 3}
+# Every so many of the mutants in the long survey: more rows take longer, and do the same again.
+STRIDES = {8: 1, 16: 1, 32: 2, 64: 6}
 
 
-def survey_of(kernel: Kernel, kinds: frozenset[str] | None = None, stride: int = 1) -> Survey:
-    """Every so many of the mutants, of these kinds or of all."""
+def survey_of(kernel: Kernel, kinds: frozenset[str], stride: int = 1) -> Survey:
+    """Every so many of the mutants of these kinds."""
     healthy, launches = trials(kernel)
     made = list(mutants(healthy.text, healthy.entry, kinds=kinds))[::stride]
     result = survey(healthy.text, made, launches, family="gemm", finds_equivalents=True)
@@ -39,14 +41,14 @@ def test_every_step_of_synchronisation_is_needed(rows: int) -> None:
 
 
 @pytest.mark.parametrize("rows", [8, 16])
-def test_some_errors_of_all_kinds_are_noticed(rows: int) -> None:
-    assert survey_of(KERNELS[rows], stride=97).survivors() == []
+def test_some_other_errors_are_noticed(rows: int) -> None:
+    assert survey_of(KERNELS[rows], OTHERS, stride=97).survivors() == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rows", KERNELS)
-def test_every_error_is_noticed(rows: int) -> None:
-    result = survey_of(KERNELS[rows], stride=STRIDES[rows])
+def test_every_other_error_is_noticed(rows: int) -> None:
+    result = survey_of(KERNELS[rows], OTHERS, STRIDES[rows])
     for outcome in result.outcomes:
         if outcome.verdict != "caught":
             print(f"  {outcome.verdict}: {outcome.mutant}")

@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 from products import make_product, mean_error
 from ptxsim import Options
-from simulated import Simulated
-
-TOLERANCE = 1e-4
+from simulated import Simulated, tolerance
 
 
 def check(seed: int) -> None:
@@ -41,7 +39,7 @@ def check(seed: int) -> None:
     for _ in range(2):
         run = simulated.launch(options)
         run.report.raise_if_found()
-        assert mean_error(run.result, product) <= TOLERANCE
+        assert mean_error(run.result, product) <= tolerance(run.plan)
         assert not simulated.buffers["locks"].read(np.int32).any()
 
 

@@ -65,7 +65,7 @@ def test_stages_fit_the_shared_memory(
     options = {"bits": bits, "has_zeros": has_zeros}
     plan = plan_of(m, 4096, 4096 * 3, group_size, architecture, **options)
     assert plan.shared_bytes <= SHARED_KIB[architecture] * 1024
-    shape = tile_shape(bits, plan.rows, plan.group_rows, has_zeros)
+    shape = tile_shape(bits, plan.rows, plan.group_rows, has_zeros=has_zeros)
     assert plan.shared_bytes == shape.shared_bytes
     assert plan.threads == 32 * shape.warps
     assert shape.stages >= 2

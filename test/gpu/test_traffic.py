@@ -60,8 +60,9 @@ def test_tensor_cores_do_no_more_than_the_product_and_its_constants(m: int) -> N
     n, k = 512, 1024
     done = run(m, n, k, 128)
     mma = sum(c.warps for c in done.report.instructions if c.opcode.startswith("mma."))
-    shape = tile_shape(4, m, 128, False)
+    shape = tile_shape(4, m, 128)
     columns = 16 if m == 8 else 8
     products = n // columns * (k // 16) * max(1, m // 16)
     constants = n // shape.warp_columns * (k // 16) * max(1, m // 16)
-    assert mma == products + constants * (2 if IS_MAGIC else 1)
+    kinds = 0 if shape.scales_weights else 2 if IS_MAGIC else 1
+    assert mma == products + constants * kinds
