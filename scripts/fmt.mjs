@@ -3,7 +3,7 @@
 import process from "node:process";
 import { runFrontDoor } from "./setup/front-door.mjs";
 import { formatters } from "./testing/checks.mjs";
-import { runAll } from "./testing/run.mjs";
+import { runAll } from "./testing/command.mjs";
 
 await runFrontDoor(async ({ setUp, setupOptions, signal }) => {
   const { python } = await setUp({ ...setupOptions, development: true });

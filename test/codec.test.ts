@@ -309,15 +309,17 @@ describe("properties", () => {
   });
 
   test("another msgpack reads the same values, and writes bytes that read the same", () => {
-    // msgpackr gives every 64-bit integer as a bigint, and writes what exceeds 32 bits as a float.
+    // msgpackr gives every 64-bit integer as a bigint, writes what exceeds 32 bits as a float, and reads a key
+    // `__proto__` as `__proto_`.
     const simple = fc.oneof(
       fc.integer(),
       fc.double({ noInteger: true }),
       fc.string({ unit: "grapheme" }),
       fc.boolean(),
     );
+    const plainKey = key.filter((name) => name !== "__proto__");
     fc.assert(
-      fc.property(fc.array(fc.oneof(simple, fc.array(simple), fc.dictionary(key, simple))), (args) => {
+      fc.property(fc.array(fc.oneof(simple, fc.array(simple), fc.dictionary(plainKey, simple))), (args) => {
         const message = call(args, { n: 1 });
         const [control] = encodeMessage(message);
         const { credit: _, progress: __, ...written } = message;

@@ -60,7 +60,7 @@ def mode_flags(environ: Mapping[str, str]) -> list[str]:
     if environ.get("MARLIN_DEBUG") == "1":
         flags = ["-O0", "-g"]
     elif is_sanitized:
-        flags = ["-O1", "-g"]  # -O3 finds no more, and takes a minute to compile
+        flags = ["-O1", "-g1"]  # -O3 and -g find no more, and take a minute to compile
     else:
         flags = ["-O3"]
     if is_sanitized:

@@ -11,6 +11,7 @@ const REPORTS = path.join(STATE, "reports");
 const BIOME = bin("@biomejs/biome", "bin/biome");
 const TSC = bin("typescript", "bin/tsc");
 const VITEST = bin("vitest", "vitest.mjs");
+const SIMULATED = ["test/ptx/tests", "test/gpu"];
 const CPP = /\.(?:cpp|cc|h|hpp|cu|cuh)$/;
 
 /**
@@ -18,13 +19,13 @@ const CPP = /\.(?:cpp|cc|h|hpp|cu|cuh)$/;
  * @property {string} name for `--only`
  * @property {string} title
  * @property {"static" | "test"} kind
- * @property {[string, ...string[]][]} run in order, all of them
+ * @property {[string, ...string[]][]} commands run in order, all of them
  * @property {boolean} [onRequest] runs only when named by `--only`
  * @property {() => import("./counts.mjs").Counts | undefined} [counts] its report; without one, the check counts as one test
  */
 
 /**
- * Every check, in order: the fast ones first. The last four run only when asked for by name.
+ * Every check, in order: the fast ones first. The last five run only when asked for by name.
  * @param {{ python: string }} tools the Python that has the test tools
  * @returns {Check[]}
  */
@@ -78,7 +79,7 @@ export function checks({ python }) {
       name: "ptx",
       title: "GPU kernels, and others, on the PTX simulator",
       markers: "not slow and not cuda",
-      folders: ["test/ptx/tests", "test/gpu"],
+      folders: SIMULATED,
     }),
     {
       name: "arm64",
@@ -96,11 +97,15 @@ export function checks({ python }) {
     },
     {
       ...pytest({
-        name: "stress",
-        title: "Slow tests: pytest",
-        markers: "slow and not cuda",
-        folders: ["python/tests", "test/gpu"],
+        name: "ptx-all",
+        title: "All of the GPU kernels, and others, on the PTX simulator, and what was simulated",
+        markers: "not cuda",
+        folders: SIMULATED,
       }),
+      onRequest: true,
+    },
+    {
+      ...pytest({ name: "stress", title: "Slow tests: pytest", markers: "slow and not cuda" }),
       onRequest: true,
     },
     {

@@ -1,36 +1,75 @@
-// Runs the checks one after another with their output in view, and ends with a summary table.
+// Runs checks, two at a time where there are cores for it, with the output of each in one piece, and ends with a table.
 
-import { spawn } from "node:child_process";
 import fs from "node:fs";
+import os from "node:os";
 import path from "node:path";
-import { ROOT, STATE } from "../setup/paths.mjs";
+import { STATE } from "../setup/paths.mjs";
 import { formatSeconds } from "../steps/progress.mjs";
 import { InterruptedError } from "../steps/step.mjs";
+import { runAll } from "./command.mjs";
+import { takeTurns } from "./turns.mjs";
 
-/** Far beyond what any command takes; a test that hangs must not hang whoever waits for the result. */
-const LIMIT_MS = 15 * 60_000;
-const KILL_AFTER_MS = 5000;
+/** Most checks keep one core busy, and some of them all cores; with more at a time tests would wait for each other. */
+const AT_ONCE = Math.min(2, os.availableParallelism());
 
 /**
+ * The static checks come first: they read what the tests write, such as `dist/`.
  * @param {import("./checks.mjs").Check[]} checks
- * @param {{ env: NodeJS.ProcessEnv, signal: AbortSignal, write?: (text: string) => void }} options
+ * @param {{ env: NodeJS.ProcessEnv, signal: AbortSignal, write?: (text: string | Buffer) => void, atOnce?: number }} options
  * @returns {Promise<number>} the exit code
  */
-export async function runChecks(checks, { env, signal, write = (text) => process.stdout.write(text) }) {
+export async function runChecks(checks, options) {
+  const { signal, write = (text) => process.stdout.write(text), atOnce = AT_ONCE } = options;
   fs.mkdirSync(path.join(STATE, "reports"), { recursive: true });
+  const next = takeTurns(write);
+  const runOne = async (check) => {
+    if (signal.aborted) return undefined;
+    const turn = next();
+    // A check that is alone has the terminal for itself, and its colours.
+    const row = await runCheck(check, { ...options, write: turn.write, ownsTerminal: checks.length === 1 });
+    turn.end();
+    return row;
+  };
   const rows = [];
-  for (const check of checks) {
-    write(`\n=== ${check.title} ===\n`);
-    check.counts?.();
-    const began = performance.now();
-    const ok = await runAll(check.commands, { env, signal });
+  for (const kind of ["static", "test"]) {
+    rows.push(
+      ...(await mapAtOnce(
+        checks.filter((check) => check.kind === kind),
+        runOne,
+        atOnce,
+      )),
+    );
     if (signal.aborted) throw new InterruptedError();
-    const seconds = (performance.now() - began) / 1000;
-    write(`--- ${check.name}: ${ok ? "ok" : "FAILED"}, ${formatSeconds(seconds)}\n`);
-    rows.push({ name: check.name, ok, seconds, ...settle(ok, check.counts?.()) });
   }
   write(summarize(rows));
   return rows.every(({ ok }) => ok) ? 0 : 1;
+}
+
+async function runCheck(check, { env, signal, write, ownsTerminal }) {
+  write(`\n=== ${check.title} ===\n`);
+  check.counts?.();
+  const began = performance.now();
+  const ok = await runAll(check.commands, ownsTerminal ? { env, signal } : { env, signal, write });
+  const seconds = (performance.now() - began) / 1000;
+  write(`--- ${check.name}: ${ok ? "ok" : "FAILED"}, ${formatSeconds(seconds)}\n`);
+  return { name: check.name, ok, seconds, ...settle(ok, check.counts?.()) };
+}
+
+/**
+ * The results of `run` for all items, in their order; `limit` of them at a time, begun in that order.
+ * @template T, R
+ * @param {T[]} items
+ * @param {(item: T) => Promise<R>} run
+ * @param {number} limit
+ */
+async function mapAtOnce(items, run, limit) {
+  const results = Array(items.length);
+  const numbers = items.keys();
+  const work = async () => {
+    for (const number of numbers) results[number] = await run(items[number]);
+  };
+  await Promise.all(Array.from({ length: limit }, work));
+  return results;
 }
 
 /**
@@ -53,54 +92,4 @@ export function summarize(rows) {
   });
   const total = (key) => rows.reduce((sum, row) => sum + row[key], 0);
   return `\n${lines.join("\n")}\n\n${total("passed")} passed, ${total("failed")} failed\n`;
-}
-
-/** All commands run, also after one failed: a check reports everything at once. */
-export async function runAll(commands, options) {
-  let ok = true;
-  for (const command of commands) {
-    if (options.signal.aborted) return false;
-    ok = (await run(command, options)) && ok;
-  }
-  return ok;
-}
-
-function run([command, ...args], { env, signal }) {
-  // A group of its own: what the command started ends with it. A process left behind would go on with the tests, and
-  // hold open the pipe that continuous integration reads.
-  const child = spawn(command, args, { cwd: ROOT, env, stdio: ["ignore", "inherit", "inherit"], detached: true });
-  let killer;
-  const abort = () => {
-    signalGroup(child, "SIGTERM");
-    killer = setTimeout(() => signalGroup(child, "SIGKILL"), KILL_AFTER_MS);
-  };
-  signal.addEventListener("abort", abort, { once: true });
-  const limit = setTimeout(() => {
-    process.stderr.write(`\`${command}\` did not end within ${formatSeconds(LIMIT_MS / 1000)}, and is stopped.\n`);
-    abort();
-  }, LIMIT_MS);
-  return new Promise((resolve) => {
-    const settleRun = (ok) => {
-      clearTimeout(limit);
-      if (!signalGroup(child, 0)) clearTimeout(killer);
-      signal.removeEventListener("abort", abort);
-      resolve(ok);
-    };
-    child.once("error", (error) => {
-      process.stderr.write(`\`${command}\` could not be started: ${error.message}\n`);
-      settleRun(false);
-    });
-    child.once("close", (code) => settleRun(code === 0));
-  });
-}
-
-/** Sends a signal to a command and to all that it started. @returns {boolean} false if none of them is left */
-function signalGroup({ pid }, signal) {
-  if (pid === undefined) return false;
-  try {
-    return process.kill(-pid, signal);
-  } catch (error) {
-    if (error.code === "ESRCH") return false;
-    throw error;
-  }
 }

@@ -1,4 +1,4 @@
-"""Puts what the tests share on the path, and watches those that need a GPU."""
+"""Puts what the tests share on the path, prints what they simulate, and watches those on a GPU."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ _ERRORS = pytest.StashKey[int]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    from ptxsim.pytest_tally import register
+
+    register(config)
     # Not yet captured, and written to when nothing of Python runs any more.
     config.stash[_ERRORS] = os.dup(sys.__stderr__.fileno() if sys.__stderr__ else 2)
 

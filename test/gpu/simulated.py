@@ -14,7 +14,7 @@ from kernels import CUDA, compile_ptx
 from packed_layout import pack
 from plan import Plan, plan_gemm
 from products import Bits, Product
-from ptxsim import Options, Report, Simulator
+from ptxsim import Options, Report, Simulator, counted_as
 
 __all__ = ["Run", "Simulated", "tolerance"]
 
@@ -111,15 +111,15 @@ class Simulated:
 
     def launch(self, options: Options | None = None) -> Run:
         """Runs the kernel once, on the workspace as the last run has left it."""
-        options = options or Options()
-        report = self.simulator.launch(
-            self.entry,
-            self.plan.blocks,
-            self.plan.threads,
-            [self._arguments],
-            shared_bytes=self.plan.shared_bytes,
-            options=options,
-        )
+        with counted_as("gemm"):
+            report = self.simulator.launch(
+                self.entry,
+                self.plan.blocks,
+                self.plan.threads,
+                [self._arguments],
+                shared_bytes=self.plan.shared_bytes,
+                options=options,
+            )
         m, n, _ = self.product.shape
         return Run(self.buffers["out"].read(np.uint16, (m, n)), report, self.plan)
 

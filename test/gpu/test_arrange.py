@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from kernels import CUDA, compile_ptx, entry
-from ptxsim import Simulator
+from ptxsim import Simulator, counted_as
 
 THREADS = 256
 
@@ -21,7 +21,8 @@ def arrange(
     order = 0 if perm is None else simulator.buffer("perm", perm, read_only=True)
     arguments = [simulator.buffer("a", a, read_only=True), stride, columns, order, m, k, out]
     grid = (-(-k // THREADS), rows)
-    report = simulator.launch(entry(simulator, "arrange"), grid, THREADS, arguments)
+    with counted_as("arrange"):
+        report = simulator.launch(entry(simulator, "arrange"), grid, THREADS, arguments)
     report.raise_if_found()
     assert out.written().all()
     return out.read(np.uint16, (m, k))

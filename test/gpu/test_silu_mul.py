@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 from kernels import CUDA, compile_ptx, entry
 from products import Scalar, to_bits, to_floats
-from ptxsim import Report, Simulator
+from ptxsim import Report, Simulator, counted_as
 
 THREADS = 256
 RUN = 8  # columns of a thread
@@ -54,12 +54,13 @@ def launch(
     m, n = halves.shape[0], halves.shape[1] // 2
     simulator = Simulator(compile_ptx(CUDA / "silu_mul.cu", "sm_80"))
     out = simulator.buffer("out", size=m * n * (4 if to == "float32" else 2))
-    report = simulator.launch(
-        entry(simulator, KERNELS[source, to]),
-        (-(-n // (THREADS * RUN)), rows_of_grid),
-        THREADS,
-        [simulator.buffer("halves", halves, read_only=True), m, n, out],
-    )
+    with counted_as("silu_mul"):
+        report = simulator.launch(
+            entry(simulator, KERNELS[source, to]),
+            (-(-n // (THREADS * RUN)), rows_of_grid),
+            THREADS,
+            [simulator.buffer("halves", halves, read_only=True), m, n, out],
+        )
     report.raise_if_found()
     assert out.written().all()
     if to == "float32":

@@ -1,17 +1,7 @@
 """A functional simulator of NVIDIA PTX: see ../README.md."""
 
-from .simulator import (
-    Buffer,
-    Entry,
-    Finding,
-    InstructionCount,
-    Options,
-    Parameter,
-    Report,
-    Simulator,
-    SimulatorError,
-    Traffic,
-)
+from .report import Finding, InstructionCount, Options, Report, Traffic, counted_as
+from .simulator import Buffer, Entry, Parameter, Simulator, SimulatorError
 
 __all__ = [
     "Buffer",
@@ -24,4 +14,5 @@ __all__ = [
     "Simulator",
     "SimulatorError",
     "Traffic",
+    "counted_as",
 ]

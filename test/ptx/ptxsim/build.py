@@ -22,7 +22,7 @@ BUILT = ROOT / "build/ptxsim"
 
 MODES = {
     "plain": ("-O2",),
-    "sanitized": ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"),
+    "sanitized": ("-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"),
 }
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import json
+import re
 import struct
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,8 +14,16 @@ from typing import Any
 import numpy as np
 
 from .build import library
-
-GENERATIONS = ("exact", "ampere", "hopper")
+from .report import (
+    GENERATIONS,
+    Finding,
+    InstructionCount,
+    Launch,
+    Options,
+    Report,
+    Traffic,
+    tell_observers,
+)
 
 Dim = int | Sequence[int]
 Argument = Any  # a Buffer, an int, a float, or bytes
@@ -21,99 +31,6 @@ Argument = Any  # a Buffer, an int, a float, or bytes
 
 class SimulatorError(Exception):
     """A module that can't be read, or a launch that is wrong in itself."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a grid is run.
-
-    Attributes:
-        seed: Draws the order in which warps run.
-        generation: How tensor cores add: `exact`, `ampere` (sm_80 to sm_89) or `hopper` (sm_90).
-        copies_late: Bytes of cp.async arrive when they are waited for; else when committed.
-        checks_races: Whether accesses are compared with each other; costs about half of the time.
-        reports_equal_writes: Whether unordered writes of the same bytes are findings, too. PTX
-            calls them races; Triton relies on the opposite.
-        max_quantum: Instructions that a warp runs in a row, at most.
-        max_steps: Instructions of warps in all, at most.
-        patience: Instructions without any progress after which the grid has livelocked.
-    """
-
-    seed: int = 1
-    generation: str = "ampere"
-    copies_late: bool = True
-    checks_races: bool = True
-    reports_equal_writes: bool = True
-    max_quantum: int = 64
-    max_steps: int = 1 << 31
-    patience: int = 1 << 20
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something wrong at one instruction: the first case, and the number of cases."""
-
-    kind: str
-    message: str
-    line: int
-    opcode: str
-    block: int
-    thread: int
-    count: int
-
-    def __str__(self) -> str:
-        where = f"line {self.line}, `{self.opcode}`, block {self.block}, thread {self.thread}"
-        return f"{self.kind} ({where}; {self.count} times): {self.message}"
-
-
-@dataclass(frozen=True)
-class InstructionCount:
-    """What one instruction of the text cost.
-
-    Attributes:
-        warps: Issue slots: how often a warp ran it.
-        wavefronts: Of shared memory; `ideal_wavefronts` of them without a bank conflict.
-        sectors: Of 32 bytes of global memory.
-        bytes: That lanes asked for.
-    """
-
-    line: int
-    opcode: str
-    warps: int
-    lanes: int
-    wavefronts: int = 0
-    ideal_wavefronts: int = 0
-    sectors: int = 0
-    bytes: int = 0
-
-
-@dataclass(frozen=True)
-class Traffic:
-    """What a grid asked of one buffer."""
-
-    name: str
-    address: int
-    size: int
-    read_bytes: int
-    written_bytes: int
-    read_sectors: int
-    written_sectors: int
-
-
-@dataclass(frozen=True)
-class Report:
-    """What came of a launch."""
-
-    findings: list[Finding]
-    instructions: list[InstructionCount]
-    traffic: dict[str, Traffic]
-    steps: int
-    lane_steps: int
-
-    def raise_if_found(self) -> None:
-        """Raises AssertionError with all findings, if there are any."""
-        if self.findings:
-            raise AssertionError("\n".join(map(str, self.findings)))
 
 
 @dataclass(frozen=True)
@@ -328,17 +245,32 @@ class Simulator:
             options.max_steps,
             options.patience,
         )
+        began = time.perf_counter()
         text = _load().ptxsim_launch(self._handle, ctypes.byref(plan), ctypes.byref(how))
+        seconds = time.perf_counter() - began
         if text is None:
             raise SimulatorError(_error())
         result = json.loads(text)
-        return Report(
+        report = Report(
             findings=[Finding(**one) for one in result["findings"]],
             instructions=[InstructionCount(**one) for one in result["instructions"]],
             traffic={one["name"]: Traffic(**one) for one in result["buffers"]},
             steps=result["steps"],
             lane_steps=result["lane_steps"],
         )
+        target = re.search(r"^\s*\.target\s+(\w+)", self.text, re.MULTILINE)
+        tell_observers(
+            Launch(
+                entry=entry,
+                target=target[1] if target is not None else "",
+                grid=tuple(plan.grid),
+                block=tuple(plan.block),
+                options=options,
+                report=report,
+                seconds=seconds,
+            )
+        )
+        return report
 
 
 def _error() -> str:

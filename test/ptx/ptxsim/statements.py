@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["Span", "Statement", "statements"]
+__all__ = ["Span", "Statement", "one_statement", "statements"]
 
 # What may stand between two instructions: scopes, labels, and directives without a semicolon.
 _BEFORE = re.compile(r"(?:\s+|[{}]|\.(?:loc|file)\b[^\n]*|[\w$%]+\s*:(?!:))*")
@@ -64,6 +64,14 @@ def statements(text: str, entry: str) -> Iterator[Statement]:
         if head is not None:
             yield _statement(text, plain, head, stop)
         start = stop + 1
+
+
+def one_statement(text: str) -> Statement | None:
+    """The instruction that `text` is, with its semicolon; None if it is none or several."""
+    head = _HEAD.match(text)
+    if head is None or text.find(";") != len(text) - 1:
+        return None
+    return _statement(text, text, head, len(text) - 1)
 
 
 def _statement(text: str, plain: str, head: re.Match[str], stop: int) -> Statement:

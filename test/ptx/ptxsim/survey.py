@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from threading import Lock
+
+from buildtools.libraries import jobs
 
 from .mutants import Mutant
-from .simulator import Options, Report, SimulatorError
+from .report import Options, Report, counted_as
+from .simulator import SimulatorError
+from .twins import twin
 
-__all__ = ["Outcome", "Simulate", "Survey", "survey"]
+__all__ = ["MUTANTS", "OBSERVERS", "Outcome", "Simulate", "Survey", "Trial", "survey"]
 
 # Runs a module of this text: its report, and in words what is wrong with its results.
 Simulate = Callable[[str, Options], tuple[Report, list[str]]]
@@ -18,13 +25,31 @@ Simulate = Callable[[str, Options], tuple[Report, list[str]]]
 _STEPS = 4
 _MORE_STEPS = 10_000
 
+# Most mutants are noticed in these; it takes longer to ask what they compute.
+_FIRST_TRIALS = 2
+
+# What launches of mutants are counted as.
+MUTANTS = "mutants"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A launch that shall show what is wrong with a mutant; its limits come from the healthy one.
+
+    It is called by several threads at a time.
+    """
+
+    simulate: Simulate
+    options: Options = field(default_factory=Options)
+
 
 @dataclass(frozen=True)
 class Outcome:
     """What came of a mutant.
 
-    `verdict` is `not executed`, `caught` or `survived`, `by` the kinds of the findings, `wrong
-    results`, or `error` where the simulator refused the launch.
+    `verdict` is `not executed`, `caught`, `equivalent` (twins.py: what it computes otherwise
+    reaches nothing, in no trial) or `survived`; `by` the kinds of the findings, `wrong results`,
+    or `error` where the simulator refused the launch.
     """
 
     mutant: Mutant
@@ -32,10 +57,14 @@ class Outcome:
     by: tuple[str, ...] = ()
 
 
+VERDICTS = ("not executed", "caught", "equivalent", "survived")
+
+
 @dataclass(frozen=True)
 class Survey:
     """The outcomes of all mutants of a kernel."""
 
+    family: str
     outcomes: list[Outcome]
 
     def survivors(self, kinds: Iterable[str] | None = None) -> list[Mutant]:
@@ -48,83 +77,135 @@ class Survey:
         ]
 
     def share_caught(self) -> float:
-        """Of those that were executed."""
+        """Of those that were executed and compute something else."""
         verdicts = Counter(outcome.verdict for outcome in self.outcomes)
         return verdicts["caught"] / max(verdicts["caught"] + verdicts["survived"], 1)
 
     def table(self) -> str:
-        """One line per kind, and one for all: mutants, not executed, caught, survived."""
+        """One line per kind, and one for all: mutants, and those of each verdict."""
         counts = Counter((outcome.mutant.kind, outcome.verdict) for outcome in self.outcomes)
         kinds = dict.fromkeys(outcome.mutant.kind for outcome in self.outcomes)
-        columns = ("not executed", "caught", "survived")
-        lines = [f"{'kind':<22}{'mutants':>9}" + "".join(f"{name:>14}" for name in columns)]
-        rows = [(kind, [counts[kind, name] for name in columns]) for kind in kinds]
-        rows.append(("all", [sum(row[1][i] for row in rows) for i in range(len(columns))]))
+        lines = [f"{'kind':<22}{'mutants':>9}" + "".join(f"{name:>14}" for name in VERDICTS)]
+        rows = [(kind, [counts[kind, name] for name in VERDICTS]) for kind in kinds]
+        rows.append(("all", [sum(row[1][i] for row in rows) for i in range(len(VERDICTS))]))
         for kind, row in rows:
             lines.append(f"{kind:<22}{sum(row):>9}" + "".join(f"{count:>14}" for count in row))
         return "\n".join(lines)
 
 
+# Called with each survey that has a family.
+OBSERVERS: list[Callable[[Survey], None]] = []
+
+
 def survey(
-    simulate: Simulate,
     text: str,
     mutants: Iterable[Mutant],
-    options: Sequence[Options] = (Options(),),
+    trials: Sequence[Trial],
+    *,
+    family: str = "",
+    finds_equivalents: bool = False,
 ) -> Survey:
-    """Runs each mutant under all options, until it is noticed.
+    """Runs each mutant in all trials, until it is noticed; several mutants at a time.
 
     Findings that the healthy module has, too, don't count: so all checks can be on, even those that
     a compiler is known to offend.
 
     Args:
-        simulate: Runs the launch with another text.
         text: The healthy module, whose results must be right.
         mutants: Of that module.
-        options: How they run; their limits are set from the healthy launch.
+        trials: What each of them must pass unnoticed to survive.
+        family: What the kernel is, for whoever counts; empty if nobody shall.
+        finds_equivalents: Whether mutants that nobody notices are asked if what they compute
+            otherwise reaches anything. The answer is worth what the trials show of a kernel.
     """
-    plans = [_plan(simulate, text, one) for one in options]
-    executed = set[tuple[int, str]]().union(*(plan.executed for plan in plans))
-    outcomes = []
-    for mutant in mutants:
-        if not _may_matter(mutant, executed):
-            outcomes.append(Outcome(mutant, "not executed"))
-            continue
-        by: tuple[str, ...] = ()
-        for plan in plans:
-            by = by or _noticed(simulate, mutant, plan)
-        outcomes.append(Outcome(mutant, "caught" if by else "survived", by))
-    return Survey(outcomes)
+    plans = [_Plan(text, trial) for trial in trials]
+    plans[0].healthy()  # complains of a wrong module, even if there are no mutants
+
+    def judge(mutant: Mutant) -> Outcome:
+        able = [plan for plan in plans if plan.runs(mutant)]
+        if not able:
+            return Outcome(mutant, "not executed")
+        first, others = able[:_FIRST_TRIALS], able[_FIRST_TRIALS:]
+        by = _first_notice(mutant, first)
+        if not by and finds_equivalents:
+            # Where it computes the same, it need not run.
+            text = twin(mutant)
+            others = [plan for plan in able if text is None or plan.traps(text)]
+            if not others:
+                return Outcome(mutant, "equivalent")
+        by = by or _first_notice(mutant, others)
+        return Outcome(mutant, "caught" if by else "survived", by)
+
+    with counted_as(MUTANTS):
+        result = Survey(family, list(_in_threads(judge, mutants)))
+    for observe in OBSERVERS if family else ():
+        observe(result)
+    return result
+
+
+def _in_threads(judge: Callable[[Mutant], Outcome], mutants: Iterable[Mutant]) -> Iterator[Outcome]:
+    """In the order of the mutants. The simulator lets other threads run beside it."""
+    left = iter(mutants)
+    with ThreadPoolExecutor(jobs()) as pool:
+        while some := list(islice(left, 64)):
+            yield from pool.map(judge, some)
+
+
+class _Plan:
+    """A trial with what the healthy module does in it, found out when it is first needed."""
+
+    def __init__(self, text: str, trial: Trial) -> None:
+        self._text = text
+        self._trial = trial
+        self._alone = Lock()
+        self._healthy: _Healthy | None = None
+
+    def healthy(self) -> _Healthy:
+        with self._alone:
+            if self._healthy is None:
+                self._healthy = _run_healthy(self._text, self._trial)
+            return self._healthy
+
+    def runs(self, mutant: Mutant) -> bool:
+        # An instruction that no lane ran because of its guard is one that other guards let run.
+        place = (mutant.line, mutant.opcode)
+        return mutant.kind.startswith("guard") or place in self.healthy().executed
+
+    def notice(self, text: str) -> tuple[str, ...]:
+        """What tells another text from the healthy one."""
+        healthy = self.healthy()
+        try:
+            report, failures = self._trial.simulate(text, healthy.options)
+        except SimulatorError:
+            return ("error",)
+        new = (found for found in report.findings if (found.kind, found.line) not in healthy.known)
+        kinds = dict.fromkeys(found.kind for found in new)
+        return (*kinds, *(["wrong results"] if failures else []))
+
+    def traps(self, text: str) -> bool:
+        options = replace(self.healthy().options, checks_races=False)
+        report, _ = self._trial.simulate(text, options)
+        return any(found.kind == "trap" for found in report.findings)
 
 
 @dataclass(frozen=True)
-class _Plan:
-    options: Options
-    known: frozenset[tuple[str, int]]  # findings of the healthy module: kind and line
+class _Healthy:
+    options: Options  # with limits
+    known: frozenset[tuple[str, int]]  # findings: kind and line
     executed: frozenset[tuple[int, str]]  # line and opcode
 
 
-def _plan(simulate: Simulate, text: str, options: Options) -> _Plan:
-    report, failures = simulate(text, options)
+def _run_healthy(text: str, trial: Trial) -> _Healthy:
+    report, failures = trial.simulate(text, trial.options)
     if failures:
         raise ValueError(f"`text`: expected a module with right results, got {failures[0]}.")
     steps = _STEPS * report.steps + _MORE_STEPS
-    return _Plan(
-        replace(options, max_steps=steps, patience=steps),
+    return _Healthy(
+        replace(trial.options, max_steps=steps, patience=steps),
         frozenset((finding.kind, finding.line) for finding in report.findings),
         frozenset((one.line, one.opcode) for one in report.instructions if one.lanes > 0),
     )
 
 
-def _may_matter(mutant: Mutant, executed: set[tuple[int, str]]) -> bool:
-    # An instruction that no lane ran because of its guard is one that other guards let run.
-    return mutant.kind.startswith("guard") or (mutant.line, mutant.opcode) in executed
-
-
-def _noticed(simulate: Simulate, mutant: Mutant, plan: _Plan) -> tuple[str, ...]:
-    try:
-        report, failures = simulate(mutant.text, plan.options)
-    except SimulatorError:
-        return ("error",)
-    new = (found for found in report.findings if (found.kind, found.line) not in plan.known)
-    kinds = dict.fromkeys(found.kind for found in new)
-    return (*kinds, *(["wrong results"] if failures else []))
+def _first_notice(mutant: Mutant, plans: Iterable[_Plan]) -> tuple[str, ...]:
+    return next(filter(None, (plan.notice(mutant.text) for plan in plans)), ())

@@ -1,4 +1,4 @@
-"""The simulator's package on the path, and the check of what was covered at the end."""
+"""The simulator's package on the path, the check of what was covered, and the table at the end."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ import pytest
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    from ptxsim.pytest_tally import register
+
+    register(config)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

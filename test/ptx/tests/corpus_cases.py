@@ -17,7 +17,9 @@ for folder in ("csrc", "test/ptx", "test/ptx/corpus"):
 import ptxsim  # noqa: E402
 from case import Case  # noqa: E402
 
-__all__ = ["Case", "case_names", "find_case", "simulate"]
+__all__ = ["Case", "case_names", "family", "find_case", "simulate"]
+
+_FAMILIES = {"triton": "Triton corpus", "cub": "CUB corpus"}
 
 
 def find_case(name: str) -> Case:
@@ -28,6 +30,11 @@ def find_case(name: str) -> Case:
 def case_names(compiler: str) -> list[str]:
     """All cases of `triton` or `cub`; skips the test where the compiler is missing."""
     return list(_cases(compiler))
+
+
+def family(case: Case) -> str:
+    """What launches of the case are counted as."""
+    return _FAMILIES.get(case.name.partition("_")[0], "handovers")
 
 
 def simulate(
@@ -41,14 +48,15 @@ def simulate(
         else argument.tobytes()
         for number, argument in enumerate(case.arguments)
     ]
-    report = simulator.launch(
-        case.entry,
-        case.grid,
-        case.block,
-        arguments,
-        shared_bytes=case.shared_bytes,
-        options=options,
-    )
+    with ptxsim.counted_as(family(case)):
+        report = simulator.launch(
+            case.entry,
+            case.grid,
+            case.block,
+            arguments,
+            shared_bytes=case.shared_bytes,
+            options=options,
+        )
     results = {}
     for number, argument in enumerate(case.arguments):
         buffer = arguments[number]

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
-from corpus_cases import Case, find_case, simulate
+from corpus_cases import Case, family, find_case, simulate
 from handovers import HANDOVERS
 from ptxsim import Options
 from ptxsim.mutants import SYNCHRONISATION, Mutant, mutants
-from ptxsim.survey import Survey, survey
+from ptxsim.survey import Survey, Trial, survey
 
 # Races are found whatever the schedule is; wrong results may depend on when copies arrive.
 OPTIONS = (Options(), Options(seed=2, copies_late=False))
@@ -110,7 +110,8 @@ def test_every_step_of_a_handover_is_missed(case: Case) -> None:
 
 def _survey(case: Case, kinds: frozenset[str] | None) -> Survey:
     made = mutants(case.ptx, case.entry, kinds=kinds)
-    return survey(lambda text, options: simulate(case, options, text), case.ptx, made, OPTIONS)
+    trials = [Trial(lambda text, how: simulate(case, how, text), options) for options in OPTIONS]
+    return survey(case.ptx, made, trials, family=family(case))
 
 
 def _survivors(result: Survey, kinds: frozenset[str]) -> Iterator[tuple[_Place, Mutant]]:

@@ -7,7 +7,7 @@ import pytest
 from ptxsim import Options, Report, Simulator
 from ptxsim.mutants import KINDS, SYNCHRONISATION, Mutant, mutants
 from ptxsim.statements import statements
-from ptxsim.survey import survey
+from ptxsim.survey import Trial, survey
 
 HEAD = ".version 8.4\n.target sm_80\n.address_size 64\n"
 
@@ -222,7 +222,7 @@ def simulate(text: str, options: Options) -> tuple[Report, list[str]]:
 
 
 def test_a_survey_tells_caught_from_survived_and_from_not_executed() -> None:
-    result = survey(simulate, SURVEYED, mutants(SURVEYED, "one"))
+    result = survey(SURVEYED, mutants(SURVEYED, "one"), [Trial(simulate)])
     verdicts = {(one.mutant.kind, one.mutant.line): one.verdict for one in result.outcomes}
     first = SURVEYED.split("\n").index("st.shared.u32 [%r3], %r1;") + 1
     assert verdicts == {
@@ -240,7 +240,7 @@ def test_a_survey_tells_caught_from_survived_and_from_not_executed() -> None:
     }
     assert result.share_caught() == pytest.approx(7 / 9)
     assert [one.line for one in result.survivors({"barrier dropped"})] == [first + 1, first + 5]
-    assert result.table().splitlines()[-1].split() == ["all", "11", "2", "7", "2"]
+    assert result.table().splitlines()[-1].split() == ["all", "11", "2", "7", "0", "2"]
 
 
 def test_a_survey_does_not_count_what_is_wrong_with_the_healthy_module() -> None:
@@ -248,14 +248,14 @@ def test_a_survey_does_not_count_what_is_wrong_with_the_healthy_module() -> None
         "ld.shared.u32 %r4, [%r3];", "mov.u32 %r4, %r1;", 1
     )
     assert simulate(healthy, Options())[0].findings
-    result = survey(simulate, healthy, mutants(healthy, "one", kinds=SYNCHRONISATION))
+    result = survey(healthy, mutants(healthy, "one", kinds=SYNCHRONISATION), [Trial(simulate)])
     assert [one.verdict for one in result.outcomes] == ["survived", "survived"]
 
 
 def test_a_survey_refuses_a_module_that_is_wrong_from_the_start() -> None:
     wrong = SURVEYED.replace("shl.b32 %r2, %r1, 2;", "mov.u32 %r2, 0;")
     with pytest.raises(ValueError, match="right results, got the numbers are wrong"):
-        survey(simulate, wrong, [])
+        survey(wrong, [], [Trial(simulate)])
 
 
 def test_a_mutant_that_never_ends_is_stopped() -> None:
@@ -274,6 +274,6 @@ setp.ne.s32 %p1, %r1, 0;
         return simulator.launch("one", 1, 32, [out], options=options), []
 
     endless: list[Mutant] = list(mutants(text, "one", kinds=frozenset({"guard dropped"})))
-    (outcome,) = survey(run, text, endless).outcomes
+    (outcome,) = survey(text, endless, [Trial(run)]).outcomes
     assert outcome.verdict == "caught"
     assert "too_long" in outcome.by

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import struct
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy.typing as npt
 import packed_layout
 import pytest
 from kernels import CUDA, compile_ptx, entry
-from ptxsim import Options, Report, Simulator
+from ptxsim import Options, Report, Simulator, counted_as
 from ptxsim.build import ROOT
 
 sys.path.insert(0, str(ROOT / "python"))
@@ -37,6 +38,12 @@ SHAPES = [(32, 8), (32, 64), (64, 56), (96, 72), (160, 128), (224, 104), (256, 1
 BITS = [4, 8]
 
 Words = npt.NDArray[np.uint32]
+
+
+@pytest.fixture(autouse=True)
+def _family() -> Iterator[None]:
+    with counted_as("repack, unpack, dequantize"):
+        yield
 
 
 def random_codes(size_k: int, size_n: int, seed: int, bits: int = 4) -> npt.NDArray[np.uint8]:

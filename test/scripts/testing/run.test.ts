@@ -1,37 +1,65 @@
-import { once } from "node:events";
-import net from "node:net";
+import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
-import { expect, test } from "vitest";
-import { runAll } from "../../../scripts/testing/run.mjs";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { InterruptedError } from "../../../scripts/steps/step.mjs";
+import { runChecks } from "../../../scripts/testing/run.mjs";
 
-// Starts a process that would never end, which holds a connection to the socket in its argument.
-const STARTS_ANOTHER = `
-const { spawn } = require("node:child_process");
-const connect = "require('node:net').connect(process.argv[1]); setInterval(() => {}, 1000)";
-spawn(process.execPath, ["-e", connect, process.argv[1]], { stdio: "ignore" });
-setInterval(() => {}, 1000);
-`;
+let folder: string;
+beforeEach(() => {
+  folder = fs.mkdtempSync(path.join(os.tmpdir(), "marlin checks "));
+});
+afterEach(() => fs.rmSync(folder, { recursive: true }));
 
-test("what a command started ends with it when it is interrupted", async () => {
-  const socket = path.join(os.tmpdir(), `marlin-run-test-${process.pid}`);
-  const server = net.createServer().listen(socket);
-  const interrupted = new AbortController();
-  const connected = once(server, "connection");
-  const running = runAll([[process.execPath, "-e", STARTS_ANOTHER, socket]], {
-    env: process.env,
-    signal: interrupted.signal,
-  });
-  const [connection] = await connected;
-  const closed = once(connection.resume(), "close");
-  interrupted.abort();
-  expect(await running).toBe(false);
-  await closed;
-  server.close();
+/** A check that says its name, makes a file of it, waits for that of another check, and says that it has ended. */
+function meeting(name: string, other: string, kind: "static" | "test" = "test") {
+  const [own, wanted] = [name, other].map((file) => JSON.stringify(path.join(folder, file)));
+  const script = `
+    const fs = require("node:fs");
+    console.log("${name} begins");
+    fs.writeFileSync(${own}, "");
+    const look = () => fs.existsSync(${wanted}) ? console.log("${name} ends") : setTimeout(look, 10);
+    look();
+  `;
+  return {
+    name,
+    title: `Check ${name}`,
+    kind,
+    commands: [[process.execPath, "-e", script]] as [string, ...string[]][],
+  };
+}
+
+async function run(checks: ReturnType<typeof meeting>[], atOnce: number, signal = new AbortController().signal) {
+  let printed = "";
+  const write = (text: string | Buffer): void => {
+    printed += text;
+  };
+  const code = await runChecks(checks, { env: process.env, signal, atOnce, write });
+  return { code, lines: printed.split("\n").filter((line) => / (?:begins|ends)$|^\d+ passed/.test(line)) };
+}
+
+test("two checks run at the same time, and the output of each stays in one piece", async () => {
+  const { code, lines } = await run([meeting("a", "b"), meeting("b", "a")], 2);
+  expect(code).toBe(0);
+  expect(lines.slice(0, 4)).toEqual(["a begins", "a ends", "b begins", "b ends"]);
+  expect(lines.at(-1)).toBe("2 passed, 0 failed");
 });
 
-test("a command that cannot be started is a failure, and the next one runs all the same", async () => {
-  const options = { env: process.env, signal: new AbortController().signal };
-  expect(await runAll([["/no/such/program"], [process.execPath, "-e", ""]], options)).toBe(false);
-  expect(await runAll([[process.execPath, "-e", ""]], options)).toBe(true);
+test("static checks end before tests begin", async () => {
+  const { lines } = await run([meeting("test", "static"), meeting("static", "static", "static")], 2);
+  expect(lines.slice(0, 4)).toEqual(["static begins", "static ends", "test begins", "test ends"]);
+});
+
+test("one at a time, each in its order", async () => {
+  const { lines } = await run([meeting("a", "a"), meeting("b", "a")], 1);
+  expect(lines.slice(0, 4)).toEqual(["a begins", "a ends", "b begins", "b ends"]);
+});
+
+test("an interruption ends all that runs, and begins nothing more", async () => {
+  const interrupted = new AbortController();
+  const waiting = run([meeting("a", "never"), meeting("b", "never"), meeting("c", "c")], 2, interrupted.signal);
+  await expect.poll(() => fs.readdirSync(folder).sort()).toEqual(["a", "b"]);
+  interrupted.abort();
+  await expect(waiting).rejects.toThrow(InterruptedError);
+  expect(fs.readdirSync(folder).sort()).toEqual(["a", "b"]);
 });
