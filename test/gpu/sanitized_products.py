@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "test/gpu"), str(ROOT / "python")]
+sys.path[:0] = [str(ROOT / folder) for folder in ("test/gpu", "test/ptx", "csrc", "python")]
 
 import torch  # noqa: E402
 from operands import DEVICE, Operands, operands_of  # noqa: E402
