@@ -44,8 +44,8 @@ class Variant:
         if match is None:
             return None
         scalar = "half" if match["scalar"] == "6__half" else "bfloat16"
-        numbers = (int(match[part]) for part in ("bits", "rows", "group"))
-        return cls(scalar, *numbers, match["zeros"] == "1")
+        bits, rows, group = (int(match[part]) for part in ("bits", "rows", "group"))
+        return cls(scalar, bits, rows, group, match["zeros"] == "1")
 
     @cached_property
     def shape(self) -> TileShape:

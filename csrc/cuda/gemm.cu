@@ -34,6 +34,10 @@ cudaError_t launch(const Launch& plan, const GemmArguments& arguments, cudaStrea
     const auto kernel = gemm<S>;
     static DeviceSet prepared;
     const cudaError_t status = prepared.once([&] {
+      // All of it, so that the two blocks that the plan counts on find room.
+      const cudaError_t carved = cudaFuncSetAttribute(
+          kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared);
+      if (carved != cudaSuccess) return carved;
       return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                   plan.shared_bytes);
     });

@@ -1,7 +1,9 @@
 // What a warp does with a tile in the gemm kernel: codes are opened, multiplied, summed and scaled.
 #pragma once
 
+#include "gemm_constants.cuh"
 #include "gemm_format.cuh"
+#include "gemm_lane.cuh"
 #include "gemm_opening.cuh"
 #include "gemm_scaled_opening.cuh"
 #include "gemm_shape.cuh"
@@ -18,42 +20,35 @@ class Multiplier {
   using Scalar = typename S::Scalar;
   using F = Format<Scalar>;
   using O = Opening<Scalar, S::kBits>;
-  using Activations = uint32_t[S::kHeldSteps][S::kRowTiles][4];
-  using Constants = float[S::kRowTiles][4];
-  static constexpr bool kHasBase = O::kConstants == 2;
-  static_assert(!kHasBase || S::kIsGrouped, "sums with a base are scaled group by group");
+  using L = Lane<S>;
 
  public:
   static constexpr int kFragments = S::kRowTiles * S::kBlocks * kKinds * S::kHalves;
 
-  __device__ Multiplier(const GemmArguments& g, uint32_t shared) : g_(g), shared_(shared) {
+  __device__ Multiplier(const GemmArguments& g, uint32_t shared)
+      : g_(g), shared_(shared), constants_(g) {
     const int lane = lane_of_thread();
     const int rows = S::kIsSmall ? 8 : 16;  // that a lane's address is one of, and as many chunks
     const int at = lane % rows * kRowPitch + lane / rows * kChunkBytes;
 #pragma unroll
     for (int t = 0; t < kRowBases; ++t) {
-      activations_from_[t] = keep(shared + S::kActivationsAt + first_row(t) * kRowPitch + at);
+      activations_from_[t] = keep(shared + S::kActivationsAt + L::first_row(t) * kRowPitch + at);
     }
     weights_from_ =
         keep(shared + column_warp<S>() * S::kBlocks * S::kBlockBytes + lane * kChunkBytes);
-    const int column = S::kScalesWeights ? first_weight_column() : first_column();
+    const int column = S::kScalesWeights ? L::first_weight_column() : L::first_column();
     scales_from_ = keep(shared + S::kScalesAt + column * 2);
     zeros_from_ = keep(shared + S::kZerosAt + column / 2);
-    if constexpr (kHoldsConstants) {
-      const uint32_t zero = g.m >> 31;  // which the compiler doesn't know
+    if constexpr (kHoldsConstants<S>) {
 #pragma unroll
-      for (int odd = 0; odd < 2; ++odd) {
-        opening_[odd] = keep(O::constant(odd) | zero);
-#pragma unroll
-        for (uint32_t& word : offset_words_[odd]) word = keep(O::offset(odd) | zero);
-      }
+      for (int odd = 0; odd < 2; ++odd) opening_[odd] = keep(O::constant(odd) | hidden_zero(g));
     }
     clear();
   }
 
   __device__ void clear() {
     clear_sums(results());
-    clear_constants();
+    constants_.clear();
   }
 
   // The tile in the stage at byte `stage`.
@@ -74,20 +69,20 @@ class Multiplier {
   // here, and meet another barrier before they come again.
   __device__ void finish(const Column& column) {
     if constexpr (!S::kIsGrouped) {
-      if constexpr (S::kSharesConstants) gather_constants();
-      for_eights([&](int b, int e) {
-        const int n = column.n * kTileColumns + column_of(b, e);
+      if constexpr (S::kSharesConstants) constants_.gather(shared_ + S::kExchangeAt);
+      L::for_eights([&](int b, int e) {
+        const int n = column.n * kTileColumns + L::column_of(b, e);
         if (n >= g_.n) return;
         float scale[8];
         widen_eight<Scalar>(load_chunk(static_cast<const Scalar*>(g_.scales) + n), scale);
         float zero[8];
         if constexpr (S::kHasZeros) open_zeros(g_.zeros[n / 8], O::kMiddle, unit_factor, zero);
-        for_rows([&](int t, int r) {
+        L::for_rows([&](int t, int r) {
         // In place: a kind that carries another comes before that one.
 #pragma unroll
           for (int q = 7; q >= 0; --q) {
-            float constants = of_row(offset_, t, r);
-            if constexpr (S::kHasZeros) constants += zero[q] * of_row(total_, t, r);
+            float constants = constants_.offset(t, r);
+            if constexpr (S::kHasZeros) constants += zero[q] * constants_.total(t, r);
             const float sum = fmaf(O::factor(q / 2), constants, own_sum(t, b, e, r, q));
             result(t, b, e, r, q) = scale[q] * sum;
           }
@@ -105,15 +100,15 @@ class Multiplier {
 
   __device__ void store(const Column& column) {
     auto* out = static_cast<Scalar*>(g_.out);
-    for_eights([&](int b, int e) {
-      const int n = column.n * kTileColumns + column_of(b, e);
+    L::for_eights([&](int b, int e) {
+      const int n = column.n * kTileColumns + L::column_of(b, e);
       if (n >= g_.n) return;
       float bias[8] = {};
       if (g_.bias != nullptr) {
         widen_eight<Scalar>(load_chunk(static_cast<const Scalar*>(g_.bias) + n), bias);
       }
-      for_rows([&](int t, int r) {
-        const int m = column.m * S::kRows + row_of(t, r);
+      L::for_rows([&](int t, int r) {
+        const int m = column.m * S::kRows + L::row_of(t, r);
         if (m >= g_.m) return;
         float value[8];
 #pragma unroll
@@ -128,42 +123,13 @@ class Multiplier {
   }
 
  private:
-  // Tiles of rows whose constants this warp sums, and those that lie where no other tells.
-  static constexpr int kConstantTiles = S::kSharesConstants ? 1 : S::kRowTiles;
+  using Starts = float[kKinds][S::kRowTiles][4];
+  // Tiles of rows that lie where no other tells.
   static constexpr int kRowBases = S::kSharesConstants ? S::kRowTiles : 1;
 
-  // Of the tile's rows, the first of this warp's tile t of them; and the first of its columns.
-  static __device__ int first_row(int t) {
-    const int tile = S::kSharesConstants ? t ^ column_warp<S>() : t;
-    return row_warp<S>() * S::kWarpRows + 16 * tile;
-  }
-  static __device__ int first_column() {
-    const int lane = lane_of_thread();
-    return column_warp<S>() * S::kWarpColumns + (S::kIsSmall ? lane / 4 * 8 : lane % 4 * 16);
-  }
-
-  // Of the columns whose weights this lane opens.
-  static __device__ int first_weight_column() {
-    return column_warp<S>() * S::kWarpColumns + lane_of_thread() / 4 * 8;
-  }
-
-  // Where the results of this lane belong, in the tile: eight of them begin at this column.
-  static __device__ int column_of(int b, int e) {
-    return first_column() + b * kBlockColumns + 8 * e;
-  }
-  static __device__ int row_of(int t, int r) {
-    const int lane = lane_of_thread();
-    return S::kIsSmall ? lane % 4 * 2 + r : first_row(t) + lane / 4 + 8 * r;
-  }
-
-  // Of a fragment for `eight`s e, the one in row r and column q: of few rows the weights are the
-  // first operand, and the columns lie where rows do otherwise.
-  static __device__ constexpr int half_of(int q) { return S::kIsSmall ? 0 : q % 2; }
-  static __device__ constexpr int place_of(int e, int r, int q) {
-    return S::kIsSmall ? q % 2 * 2 + r : r * 2 + e;
-  }
+  // Of a run of eight columns, the one in row r and column q.
   __device__ float& result(int t, int b, int e, int r, int q) {
-    return results()[t][b][q / 2][half_of(q)][place_of(e, r, q)];
+    return results()[t][b][q / 2][L::half_of(q)][L::place_of(e, r, q)];
   }
   __device__ Sums<S>& results() {
     if constexpr (S::kScalesSums) {
@@ -174,12 +140,9 @@ class Multiplier {
   }
   // A sum without what another kind carries into it.
   __device__ float own_sum(int t, int b, int e, int r, int q) const {
-    const float sum = sums_[t][b][q / 2][half_of(q)][place_of(e, r, q)];
+    const float sum = sums_[t][b][q / 2][L::half_of(q)][L::place_of(e, r, q)];
     if (!O::carries(q / 2)) return sum;
-    return sum - sums_[t][b][q / 2 - 1][half_of(q)][place_of(e, r, q)];
-  }
-  static __device__ float of_row(const Constants& constants, int t, int r) {
-    return constants[t][S::kIsSmall ? r : 2 * r];
+    return sum - sums_[t][b][q / 2 - 1][L::half_of(q)][L::place_of(e, r, q)];
   }
   // By what a result of a kind is to be multiplied.
   static __device__ constexpr float unit(int p) {
@@ -187,29 +150,6 @@ class Multiplier {
   }
   static __device__ constexpr float unit_factor(int) { return 1.0f; }
   static __device__ constexpr float kind_factor(int q) { return O::factor(q / 2); }
-
-  // Calls `use(b)` for each block of columns, `use(b, e)` for each eight columns of a lane in them,
-  // and `use(t, r)` for each of its rows.
-  template <typename Use>
-  static __device__ void for_blocks(const Use& use) {
-#pragma unroll
-    for (int b = 0; b < S::kBlocks; ++b) use(b);
-  }
-  template <typename Use>
-  static __device__ void for_eights(const Use& use) {
-    for_blocks([&](int b) {
-#pragma unroll
-      for (int e = 0; e < S::kEights; ++e) use(b, e);
-    });
-  }
-  template <typename Use>
-  static __device__ void for_rows(const Use& use) {
-#pragma unroll
-    for (int t = 0; t < S::kRowTiles; ++t) {
-#pragma unroll
-      for (int r = 0; r < 2; ++r) use(t, r);
-    }
-  }
 
   static __device__ void clear_sums(Sums<S>& sums) {
 #pragma unroll
@@ -224,32 +164,19 @@ class Multiplier {
     }
   }
 
-  __device__ void clear_constants() {
-#pragma unroll
-    for (int t = 0; t < S::kRowTiles; ++t) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        offset_[t][i] = total_[t][i] = base_[t][i] = odd_offset_[i] = 0;
-      }
-    }
-  }
-
   // The steps whose activations are in registers together, from `first` on.
   __device__ void multiply_held(uint32_t stage, int first) {
-    Activations a;
+    Activations<S> a;
     load_activations(stage, first, a);
-    add_constants(first, a);
-    Constants starts[kKinds];
+    constants_.add(first, a);
+    Starts starts;
     if constexpr (S::kScalesSums) {
 #pragma unroll
       for (int p = 0; p < kKinds; ++p) {
 #pragma unroll
         for (int t = 0; t < S::kRowTiles; ++t) {
 #pragma unroll
-          for (int i = 0; i < 4; ++i) {
-            starts[p][t][i] = kHasBase ? fmaf(O::offsets(p), offset_[t][i], base_[t][i])
-                                       : O::offsets(p) * offset_[t][i];
-          }
+          for (int i = 0; i < 4; ++i) starts[p][t][i] = constants_.start(p, t, i);
         }
       }
     }
@@ -259,7 +186,7 @@ class Multiplier {
   }
 
   // Of 8 rows ldmatrix reads two steps at a time.
-  __device__ void load_activations(uint32_t stage, int first, Activations& a) {
+  __device__ void load_activations(uint32_t stage, int first, Activations<S>& a) {
     constexpr int kStepsAtATime = S::kIsSmall ? 2 : 1;
 #pragma unroll
     for (int s = 0; s < S::kHeldSteps; s += kStepsAtATime) {
@@ -282,72 +209,10 @@ class Multiplier {
     }
   }
 
-  // d = c + activations times weights of one kind: w0 and w1 the lower rows of K of 8 columns each,
-  // w2 and w3 the upper ones. Of 8 rows all 16 columns are one product.
-  static __device__ void product(float (&d)[4], const uint32_t (&a)[4], uint32_t w0, uint32_t w1,
-                                 uint32_t w2, uint32_t w3, const float (&c)[4]) {
-    if constexpr (S::kIsSmall) {
-      mma<Scalar>(d, w0, w1, w2, w3, a[0], a[1], c);
-    } else {
-      mma<Scalar>(d, a[0], a[1], a[2], a[3], w0, w2, c);
-    }
-  }
-
-  // Where registers abound, constants stay in some: a product takes its operands from neighbours.
-  // NOTE: on sm_90 ptxas has a few less of them than on the others.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  static constexpr int kMostRowsToHold = 32;
-#else
-  static constexpr int kMostRowsToHold = 64;
-#endif
-  static constexpr bool kHoldsConstants =
-      S::kWarpRows <= 16 ||
-      (S::kWarpRows <= kMostRowsToHold && S::kUnrollsGroups && !S::kScalesWeights && !S::kHasZeros);
-  __device__ uint32_t opening(int step) const {
-    return kHoldsConstants ? opening_[is_odd_step(step)] : O::constant(is_odd_step(step));
-  }
-  __device__ uint32_t offset_word(int step, int i) const {
-    return kHoldsConstants ? offset_words_[is_odd_step(step)][i] : O::offset(is_odd_step(step));
-  }
-
-  // The sums of a * o, and of a where there are zero points: of a group, or of everything so far.
-  // NOTE: products that wait for each other are padded by ptxas. Where that pays, every other step
-  // adds to a sum of its own.
-  static constexpr bool kAlternates =
-      S::kSharesConstants || (S::kGroupRows == kTileDepth && S::kRowTiles == 1);
-  __device__ void add_constants(int first, const Activations& a) {
-    if constexpr (S::kScalesSums) clear_constants();
-#pragma unroll
-    for (int s = 0; s < (O::kConstants == 0 ? 0 : S::kHeldSteps); ++s) {
-      uint32_t o[4];
-#pragma unroll
-      for (int i = 0; i < 4; ++i) o[i] = offset_word(first + s, i);
-#pragma unroll
-      for (int t = 0; t < kConstantTiles; ++t) {
-        float (&offset)[4] = kAlternates && (first + s) % 2 == 1 ? odd_offset_ : offset_[t];
-        product(offset, a[s][t], o[0], o[1], o[2], o[3], offset);
-        if constexpr (S::kHasZeros) add_constant(a[s][t], O::kOnes, total_[t]);
-        if constexpr (kHasBase) add_constant(a[s][t], O::base(is_odd_step(first + s)), base_[t]);
-      }
-    }
-    if constexpr (S::kScalesSums) join_constants();
-  }
-
-  static __device__ void add_constant(const uint32_t (&a)[4], uint32_t pair, float (&to)[4]) {
-    product(to, a, pair, pair, pair, pair, to);
-  }
-
-  __device__ void join_constants() {
-    if constexpr (kAlternates) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) offset_[0][i] += odd_offset_[i];
-    }
-  }
-
   // Calls `use(b, part, words)` for what this lane has of each block of columns of a step.
   template <typename Use>
   __device__ void for_parts(uint32_t stage, int step, const Use& use) {
-    for_blocks([&](int b) {
+    L::for_blocks([&](int b) {
 #pragma unroll
       for (int part = 0; part < S::kParts; ++part) {
         const uint4 chunk = ld_shared(weights_from_ + stage + b * S::kBlockBytes +
@@ -359,9 +224,9 @@ class Multiplier {
   }
 
   __device__ void multiply_step(uint32_t stage, int step, const uint32_t (&a)[S::kRowTiles][4],
-                                bool is_first, const Constants (&starts)[kKinds]) {
-    const uint32_t constant = opening(step);
+                                bool is_first, const Starts& starts) {
     const bool is_odd = is_odd_step(step);
+    const uint32_t constant = kHoldsConstants<S> ? opening_[is_odd] : O::constant(is_odd);
     for_parts(stage, step, [&](int b, int part, const uint32_t (&words)[4]) {
       uint32_t w[4][O::kOperands];
 #pragma unroll
@@ -375,8 +240,8 @@ class Multiplier {
           for (int h = 0; h < S::kHalves; ++h) {
             float (&sums)[4] = sums_[t][b][p][h];
             const float (&so_far)[4] = sums;
-            product(sums, a[t], w[h][i], w[1][i], w[2 + h][i], w[3][i],
-                    S::kScalesSums && is_first ? starts[p][t] : so_far);
+            product<S>(sums, a[t], w[h][i], w[1][i], w[2 + h][i], w[3][i],
+                       S::kScalesSums && is_first ? starts[p][t] : so_far);
           }
         }
       }
@@ -386,7 +251,7 @@ class Multiplier {
   // A group whose scales meet its weights.
   __device__ void multiply_scaled(uint32_t stage, int group) {
     using Scaled = ScaledOpening<S::kBits>;
-    for_blocks([&](int b) {
+    L::for_blocks([&](int b) {
       const int column = group * kTileColumns + b * kBlockColumns;
       uint32_t zeros = 0;
       if constexpr (S::kHasZeros) zeros = ld_shared_word(zeros_from_ + stage + column / 2);
@@ -396,7 +261,7 @@ class Multiplier {
     for (int s = 0; s < S::kGroupSteps; ++s) {
       const int step = group * S::kGroupSteps + s;
       const bool is_odd = is_odd_step(step);
-      Activations a;
+      Activations<S> a;
       load_activations(stage, step, a);
       for_parts(stage, step, [&](int b, int part, const uint32_t (&words)[4]) {
         uint32_t w[4][Scaled::kOperands];
@@ -412,7 +277,7 @@ class Multiplier {
 #pragma unroll
             for (int t = 0; t < S::kRowTiles; ++t) {
               float (&sums)[4] = sums_[t][b][p][h];
-              product(sums, a[0][t], low, low, high, high, sums);
+              product<S>(sums, a[0][t], low, low, high, high, sums);
             }
           }
         }
@@ -422,7 +287,7 @@ class Multiplier {
 
   // Adds the sums of a group, scaled, to the result.
   __device__ void scale_sums(uint32_t stage, int group) {
-    for_eights([&](int b, int e) {
+    L::for_eights([&](int b, int e) {
       const int column = group * kTileColumns + b * kBlockColumns + 8 * e;
       float scale[8];
       widen_eight<Scalar>(ld_shared(scales_from_ + stage + column * 2), scale);
@@ -430,11 +295,11 @@ class Multiplier {
       if constexpr (S::kHasZeros) {
         open_zeros(ld_shared_word(zeros_from_ + stage + column / 2), O::kMiddle, kind_factor, zero);
       }
-      for_rows([&](int t, int r) {
+      L::for_rows([&](int t, int r) {
 #pragma unroll
         for (int q = 0; q < 8; ++q) {
           float sum = own_sum(t, b, e, r, q);
-          if constexpr (S::kHasZeros) sum = fmaf(zero[q], of_row(total_, t, r), sum);
+          if constexpr (S::kHasZeros) sum = fmaf(zero[q], constants_.total(t, r), sum);
           float& to = result(t, b, e, r, q);
           to = fmaf(scale[q], sum, to);
         }
@@ -442,34 +307,14 @@ class Multiplier {
     });
   }
 
-  // The constants of all rows, of which each warp has summed those of its first tile.
-  __device__ void gather_constants() {
-    join_constants();
-    gather(offset_, shared_ + S::kExchangeAt);
-    if constexpr (S::kHasZeros) gather(total_, shared_ + S::kExchangeAt + S::kRows * 4);
-  }
-
-  static __device__ void gather(Constants& constants, uint32_t area) {
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      if (lane_of_thread() % 4 == 0) st_shared(area + row_of(0, r) * 4, of_row(constants, 0, r));
-    }
-    __syncthreads();  // what each has written, all read
-    for_rows([&](int t, int r) { constants[t][2 * r] = ld_shared_float(area + row_of(t, r) * 4); });
-  }
-
   const GemmArguments& g_;
   uint32_t shared_;
   uint32_t activations_from_[kRowBases];  // of this lane, in the first stage
   uint32_t weights_from_, scales_from_, zeros_from_;
-  uint32_t opening_[2];  // of even and of odd steps, as those below
-  uint32_t offset_words_[2][4];
-  Sums<S> sums_;      // of the group, or of everything so far
-  Sums<S> result_;    // of groups, scaled, but for the factors of the opening
-  Constants offset_;  // sums of a * o, and of a, times 2^-24
-  Constants total_;
-  Constants base_;       // and of a * base
-  float odd_offset_[4];  // see kAlternates
+  uint32_t opening_[2];  // of even and of odd steps
+  Sums<S> sums_;         // of the group, or of everything so far
+  Sums<S> result_;       // of groups, scaled, but for the factors of the opening
+  Constants<S> constants_;
   ScaledColumns<S> scaled_[S::kBlocks];
 };
 

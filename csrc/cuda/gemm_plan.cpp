@@ -50,7 +50,7 @@ int blocks_of_multiprocessor(const TileShape& shape, int architecture) {
 
 }  // namespace
 
-// Every block takes an equal stripe of the tiles, counted down K first, then along N: a stripe may
+// Every block takes an equal stripe of the tiles, counted down K first, then along M and N: one may
 // begin and end inside a column of tiles, whose sums the blocks then add. So no multiprocessor
 // idles, whatever the shape, and few sums pass through memory.
 Launch plan_gemm(const Problem& problem, const Device& device) {

@@ -107,6 +107,10 @@ void multiply(const Operands& operands, Dtype dtype, int64_t m, const Device& de
   const Launch launch = plan_gemm(
       {m, weights.n, weights.k, weights.group_size, weights.bits, weights.zeros != nullptr, scalar},
       device);
+  if (int64_t{launch.tiles_k} * launch.tiles_n * launch.tiles_m >= kMaxSize) {
+    invalid_argument("a", "expected a product of less than 2^31 tiles, got ", m, " rows, ",
+                     weights.n, " x ", weights.k);
+  }
   const Tensor partial = torch::stable::new_empty(a, {launch.partial_bytes / 4}, ScalarType::Float);
   const Tensor locks = locks_of(a, stream, launch.lock_count);
   GemmArguments arguments = arguments_of(launch, m, weights);

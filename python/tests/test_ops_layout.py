@@ -100,13 +100,15 @@ def test_join_gives_shapes_on_meta_and_compiles() -> None:
     assert torch.equal(compiled([PART + 1, PART]), torch.cat([PART + 1, PART]))
 
 
-def test_shapes_of_a_gpu_are_known_without_one() -> None:
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize(("size_k", "steps"), [(64, 8), (128, 8), (160, 16)])
+def test_shapes_of_a_gpu_are_known_without_one(size_k: int, steps: int, bits: int) -> None:
     with FakeTensorMode():
-        plain = torch.empty(8, 72, dtype=torch.int32, device="cuda:0")
-        packed = ops.repack(plain, 72, 64)
-        assert packed.shape == (2, 4, 128)
-        assert ops.unpack(packed, 72, 64).shape == (8, 72)
-        assert ops.join([packed, packed]).shape == (4, 4, 128)
+        plain = torch.empty(size_k * bits // 32, 72, dtype=torch.int32, device="cuda:0")
+        packed = ops.repack(plain, 72, size_k, bits)
+        assert packed.shape == (2, steps, 32 * bits)
+        assert ops.unpack(packed, 72, size_k, bits).shape == plain.shape
+        assert ops.join([packed, packed]).shape == (4, steps, 32 * bits)
 
 
 def flags_of_memory(address: int) -> list[str]:

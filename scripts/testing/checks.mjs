@@ -12,6 +12,7 @@ const BIOME = bin("@biomejs/biome", "bin/biome");
 const TSC = bin("typescript", "bin/tsc");
 const VITEST = bin("vitest", "vitest.mjs");
 const SIMULATED = ["test/ptx/tests", "test/gpu"];
+const MAGIC = ["gemm", "gemm_random", "plan", "traffic"].map((name) => `test/gpu/test_${name}.py`);
 const CPP = /\.(?:cpp|cc|h|hpp|cu|cuh)$/;
 
 /**
@@ -25,7 +26,7 @@ const CPP = /\.(?:cpp|cc|h|hpp|cu|cuh)$/;
  */
 
 /**
- * Every check, in order: the fast ones first. The last five run only when asked for by name.
+ * Every check, in order: the fast ones first. The last six run only when asked for by name.
  * @param {{ python: string }} tools the Python that has the test tools
  * @returns {Check[]}
  */
@@ -89,6 +90,16 @@ export function checks({ python }) {
       commands: [[python, "csrc/tests/run.py", "--target", "arm64"]],
     },
     {
+      name: "cuda",
+      title: "The CUDA library: it builds, loads without a GPU, and says what it refuses",
+      kind: "test",
+      onRequest: true,
+      commands: [
+        ["env", "MARLIN_CUDA=1", python, "setup.py", "build_ext", "--inplace"],
+        [python, "-m", "pytest", "-q", "python/tests/test_ops_cuda_errors.py", "python/tests/test_kernel_info.py"],
+      ],
+    },
+    {
       name: "sass",
       title: "Issue slots of the GPU kernels, as bench/results/sass.md has them",
       kind: "test",
@@ -102,6 +113,11 @@ export function checks({ python }) {
         markers: "not cuda",
         folders: SIMULATED,
       }),
+      commands: [
+        ...pytest({ name: "ptx-all", title: "", markers: "not cuda", folders: SIMULATED }).commands,
+        // The other way to open codes, whose choice is made when modules are loaded.
+        ["env", "MARLIN_OPENING=magic", python, "-m", "pytest", "-q", "-m", "not slow and not cuda", ...MAGIC],
+      ],
       onRequest: true,
     },
     {

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from plan import plan_gemm, tolerance
 from products import Bits, Product
 from torch import Tensor
 
@@ -25,7 +26,6 @@ __all__ = [
     "IS_CUDA",
     "LAYER_TOLERANCE",
     "MIB",
-    "TOLERANCE",
     "Operands",
     "free_pieces",
     "needs_cuda",
@@ -49,10 +49,9 @@ on_a_gpu = [
 # Of tests of what the CPU does not have: streams, graphs, other devices.
 needs_cuda = pytest.mark.skipif(not IS_CUDA, reason="only a GPU has this")
 
-# Mean error over mean magnitude, against the exact result rounded as the result is. The CPU rounds
-# float16 activations to integers, and a layer has sums of any length.
-TOLERANCE = 1e-4 if IS_CUDA else 1e-3
-LAYER_TOLERANCE = 1e-3
+# Mean error over mean magnitude, against the exact result rounded as the result is: of the CPU,
+# which rounds float16 activations to integers, and of a layer, which has sums of any length.
+CPU_TOLERANCE = LAYER_TOLERANCE = 1e-3
 
 EXACT_COLUMNS = 4096  # of a large weight that are float64 at a time
 MIB = 1 << 20
@@ -78,6 +77,23 @@ class Operands:
     group_size: int
     exact: Tensor
     perm: Tensor | None = None
+    bits: int = 4
+
+    @property
+    def tolerance(self) -> float:
+        """Of the error, by what the plan says of the kernel."""
+        if not IS_CUDA:
+            return CPU_TOLERANCE
+        return tolerance(
+            plan_gemm(
+                *(self.a.shape[:-1].numel(), self.size_n, self.size_k, self.group_size),
+                bits=self.bits,
+                has_zeros=self.qzeros is not None,
+                is_bfloat16=self.a.dtype == torch.bfloat16,
+                architecture=80,
+                multiprocessors=1,
+            )
+        )
 
     def gemm(self) -> Tensor:
         return ops.gemm(
@@ -90,6 +106,7 @@ class Operands:
             self.size_k,
             self.group_size,
             perm=self.perm,
+            bits=self.bits,
         )
 
     def error(self, result: Tensor) -> float:
@@ -97,10 +114,11 @@ class Operands:
         wanted = self.exact.to(result.device).to(result.dtype).double()
         return float((result.double() - wanted).abs().mean() / wanted.abs().mean())
 
-    def check(self, result: Tensor | None = None, tolerance: float = TOLERANCE) -> None:
+    def check(self, result: Tensor | None = None, tolerance: float | None = None) -> None:
         """Fails unless the result, of `gemm` by default, is the product."""
         error = self.error(self.gemm() if result is None else result)
-        assert error <= tolerance, f"mean error {error:.2e}"
+        limit = self.tolerance if tolerance is None else tolerance
+        assert error <= limit, f"mean error {error:.2e}, expected at most {limit:.0e}"
         name = str(self.a.dtype).removeprefix("torch.")
         worst_errors[name] = max(error, worst_errors.get(name, 0.0))
 
@@ -121,7 +139,7 @@ def operands_of(product: Product, device: torch.device = DEVICE) -> Operands:
     zeros = None if product.zeros is None else torch.from_numpy(product.zeros).to(device)
     return Operands(
         a=floats(product.a),
-        qweight=ops.repack(pack_codes(codes), n, k),
+        qweight=ops.repack(pack_codes(codes, product.bits), n, k, product.bits),
         scales=floats(product.scales),
         qzeros=None if zeros is None else pack_zeros(zeros),
         bias=None if product.bias is None else floats(product.bias),
@@ -129,6 +147,7 @@ def operands_of(product: Product, device: torch.device = DEVICE) -> Operands:
         size_k=k,
         group_size=product.group_size,
         exact=torch.from_numpy(product.exact).to(device),
+        bits=product.bits,
     )
 
 

@@ -13,10 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "test/gpu"), str(ROOT / "python")]
+sys.path[:0] = [str(ROOT / folder) for folder in ("test/gpu", "test/ptx", "csrc", "python")]
 
 import torch  # noqa: E402
-from operands import DEVICE, TOLERANCE, Operands, operands_of  # noqa: E402
+from operands import DEVICE, Operands, operands_of  # noqa: E402
 from products import make_product  # noqa: E402
 
 from marlin import ops  # noqa: E402
@@ -30,11 +30,12 @@ SIZE_N, SIZE_K = 264, 384
 def main() -> int:
     wrong = []
     count = 0
-    for m, group_size, has_zeros, scalar in itertools.product(
-        ROWS, GROUPS, (False, True), ("float16", "bfloat16")
+    for m, group_size, (bits, has_zeros), scalar in itertools.product(
+        ROWS, GROUPS, ((4, False), (4, True), (8, False)), ("float16", "bfloat16")
     ):
         product = make_product(
             *(m, SIZE_N, SIZE_K, group_size),
+            bits=bits,
             scalar=scalar,
             has_zeros=has_zeros,
             has_bias=m in (1, 64),
@@ -42,8 +43,10 @@ def main() -> int:
         case = operands_of(product)
         error = case.error(case.gemm().cpu())
         count += 1
-        if not error <= TOLERANCE:
-            wrong.append(f"m {m}, group {group_size}, zeros {has_zeros}, {scalar}: {error:.1e}")
+        if not error <= case.tolerance:
+            wrong.append(
+                f"m {m}, {bits} bits, group {group_size}, zeros {has_zeros}, {scalar}: {error:.1e}"
+            )
     case = operands_of(make_product(5, SIZE_N, SIZE_K, 128, has_zeros=True))
     wrong += [name for name, is_right in others(case).items() if not is_right]
     for line in wrong:

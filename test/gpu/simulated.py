@@ -16,17 +16,12 @@ from plan import Plan, plan_gemm
 from products import Bits, Product
 from ptxsim import Options, Report, Simulator, counted_as
 
-__all__ = ["Run", "Simulated", "tolerance"]
+__all__ = ["Run", "Simulated"]
 
 # GemmArguments in csrc/cuda/gemm.h.
 _ARGUMENTS = struct.Struct("<8Qq4iI5i")
 _TYPES = {"float16": "6__half", "bfloat16": "13__nv_bfloat16"}
 _POISON = 0xFF  # makes NaN of every format
-
-
-def tolerance(plan: Plan) -> float:
-    """Mean error over mean magnitude: less where scales meet sums in float32, and no weights."""
-    return 3e-4 if plan.scales_weights else 1e-4
 
 
 @dataclass(frozen=True)

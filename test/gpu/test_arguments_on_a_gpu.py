@@ -203,16 +203,8 @@ def test_wrong_shapes_and_types_are_refused(case: Operands) -> None:
 
 @needs_cuda
 def test_what_the_kernels_do_not_have_is_refused(case: Operands) -> None:
-    for name, value in (
-        ("a", case.a.float()),
-        ("a", case.a.bfloat16()),
-        ("scales", case.scales.bfloat16()),
-        ("bias", case.bias.float() if case.bias is not None else None),
-    ):
-        with pytest.raises(UnsupportedError, match="expected"):
-            replace(case, **{name: value}).gemm()
     a, qweight, scales = case.a, case.qweight, case.scales
-    for options in ({"activation": "int8"}, {"epilogue": "silu_mul"}, {"bits": 8}):
+    for options in ({"activation": "int8"}, {"epilogue": "relu"}, {"bits": 8}):
         with pytest.raises((UnsupportedError, InvalidArgumentError), match="expected"):
             ops.gemm(a, qweight, scales, None, None, 256, 512, 128, **options)
 

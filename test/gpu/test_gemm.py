@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from plan import tolerance
 from products import Product, make_product, mean_error
 from ptxsim import Options
-from simulated import Run, Simulated, tolerance
+from simulated import Run, Simulated
 
 
 def check(product: Product, run: Run) -> None:

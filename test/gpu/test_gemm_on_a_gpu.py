@@ -42,11 +42,17 @@ def test_every_row_count(scalar: str, m: int) -> None:
 
 @pytest.mark.parametrize("group_size", [-1, 32, 64, 96, 128, 256])
 @pytest.mark.parametrize("scalar", ["float16", "bfloat16"])
-@pytest.mark.parametrize("has_zeros", [False, True])
+@pytest.mark.parametrize(("bits", "has_zeros"), [(4, False), (4, True), (8, False)])
 @pytest.mark.parametrize("m", [5, 16, 20, 40, 130])
-def test_every_type_and_group(m: int, has_zeros: bool, scalar: str, group_size: int) -> None:
+def test_every_type_and_group(
+    m: int, bits: int, has_zeros: bool, scalar: str, group_size: int
+) -> None:
     product = make_product(
-        m, 72, 768, group_size, scalar=scalar, has_zeros=has_zeros, has_bias=m == 16
+        *(m, 72, 768, group_size),
+        bits=bits,
+        scalar=scalar,
+        has_zeros=has_zeros,
+        has_bias=m == 16,
     )
     operands_of(product).check()
 

@@ -22,7 +22,7 @@ MEMCHECK = """\
 =========     at void marlin::cuda::gemm<__half, 8>(marlin::cuda::GemmArguments)+0x1460
 =========     by thread (4,0,0) in block (1,0,0)
 =========
-96 products, 0 wrong
+144 products, 0 wrong
 ========= ERROR SUMMARY: 2 errors
 """
 
@@ -36,7 +36,7 @@ RACECHECK = """\
 
 CLEAN = """\
 ========= COMPUTE-SANITIZER
-96 products, 0 wrong
+144 products, 0 wrong
 ========= ERROR SUMMARY: 0 errors
 """
 
@@ -112,4 +112,4 @@ def test_a_tool_that_only_runs_the_program_is_clean(
     outcome = sanitize.run(tool, "racecheck")
     log = (tmp_path / "logs/racecheck.log").read_text("utf-8")
     assert outcome.is_clean, log
-    assert "96 products, 0 wrong" in log
+    assert "144 products, 0 wrong" in log
