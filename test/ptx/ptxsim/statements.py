@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["Span", "Statement", "one_statement", "statements"]
+__all__ = ["Span", "Statement", "body_start", "one_statement", "statements"]
 
 # What may stand between two instructions: scopes, labels, and directives without a semicolon.
 _BEFORE = re.compile(r"(?:\s+|[{}]|\.(?:loc|file)\b[^\n]*|[\w$%]+\s*:(?!:))*")
@@ -64,6 +64,11 @@ def statements(text: str, entry: str) -> Iterator[Statement]:
         if head is not None:
             yield _statement(text, plain, head, stop)
         start = stop + 1
+
+
+def body_start(text: str, entry: str) -> int:
+    """The place behind the brace that opens an entry."""
+    return _body(_without_comments(text), entry)[0]
 
 
 def one_statement(text: str) -> Statement | None:

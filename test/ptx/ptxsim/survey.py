@@ -130,7 +130,7 @@ def survey(
         if not by and finds_equivalents:
             # Where it computes the same, it need not run.
             text = twin(mutant)
-            others = [plan for plan in able if text is None or plan.traps(text)]
+            others = [plan for plan in able if text is None or plan.tells_apart(text)]
             if not others:
                 return Outcome(mutant, "equivalent")
         by = by or _first_notice(mutant, others)
@@ -173,19 +173,21 @@ class _Plan:
 
     def notice(self, text: str) -> tuple[str, ...]:
         """What tells another text from the healthy one."""
-        healthy = self.healthy()
         try:
-            report, failures = self._trial.simulate(text, healthy.options)
+            report, failures = self._trial.simulate(text, self.healthy().options)
         except SimulatorError:
             return ("error",)
-        new = (found for found in report.findings if (found.kind, found.line) not in healthy.known)
-        kinds = dict.fromkeys(found.kind for found in new)
-        return (*kinds, *(["wrong results"] if failures else []))
+        return (*self._new_kinds(report), *(["wrong results"] if failures else []))
 
-    def traps(self, text: str) -> bool:
-        options = replace(self.healthy().options, checks_races=False)
-        report, _ = self._trial.simulate(text, options)
-        return any(found.kind == "trap" for found in report.findings)
+    def tells_apart(self, text: str) -> bool:
+        """Whether a twin traps. It may run long, and whatever else is found is no good sign."""
+        report, _ = self._trial.simulate(text, replace(self._trial.options, checks_races=False))
+        return bool(self._new_kinds(report))
+
+    def _new_kinds(self, report: Report) -> dict[str, None]:
+        known = self.healthy().known
+        new = (found for found in report.findings if (found.kind, found.line) not in known)
+        return dict.fromkeys(found.kind for found in new)
 
 
 @dataclass(frozen=True)

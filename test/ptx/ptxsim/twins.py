@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from .mutants import Mutant
-from .statements import Statement, one_statement, statements
+from .statements import Statement, body_start, one_statement, statements
 
 __all__ = ["twin"]
 
@@ -42,9 +42,13 @@ def twin(mutant: Mutant) -> str | None:
 
 def _of_a_lost_guard(mutant: Mutant, before: Statement) -> str:
     """It is the same where it always holds."""
-    guard = mutant.before.split()[0]
-    opposite = guard.replace("@!", "@") if "!" in guard else guard.replace("@", "@!")
-    return mutant.with_code(f"{opposite} trap; {before.whole.text}")
+    return mutant.with_code(f"{_opposite(before)} trap; {before.whole.text}")
+
+
+def _opposite(s: Statement) -> str:
+    """The guard that holds where that of an instruction fails."""
+    guard = "" if s.guard is None else s.guard.text
+    return guard.replace("@!", "@") if "!" in guard else guard.replace("@", "@!")
 
 
 def _of_other_operands(mutant: Mutant, before: Statement, after: Statement) -> str | None:
@@ -71,12 +75,10 @@ def _of_another_value(mutant: Mutant, after: Statement) -> str:
     code = list(statements(mutant.module, mutant.entry))
     doubled = _reached(code, _results(after))
     types = _types(mutant.module)
-    pieces = []
-    at = mutant.module.index("{", mutant.module.index(f".entry {mutant.entry}")) + 1
-    pieces.append(mutant.module[:at])
-    names = sorted(doubled)
-    pieces += [f" .reg .{types[_prefix(name)]} {_second(name)};" for name in names]
-    pieces.append(" .reg .pred %differs, %matters;")
+    at = body_start(mutant.module, mutant.entry)
+    pieces = [mutant.module[:at]]
+    pieces += [f" .reg .{types[_prefix(name)]} {_second(name)};" for name in sorted(doubled)]
+    pieces.append(" .reg .pred %differs;")
     for statement in code:
         is_mutated = statement.whole.start == mutant.place.start
         first, last = _around(statement, after if is_mutated else statement, doubled, types)
@@ -132,16 +134,11 @@ def _check(s: Statement, name: str, types: dict[str, str]) -> str:
     code = f"{differ} %differs, {name}, {_second(name)}; "
     if s.name == "cp" and len(s.operands) > 3 and name in s.operands[1].text:
         # Where it copies no byte, nobody looks at the address.
-        code += f"setp.ne.b32 %matters, {s.operands[3].text}, 0; "
-        code += "and.pred %differs, %differs, %matters; "
-    # Where its guard fails, nothing leaves.
-    if s.guard is None or name in s.guard.text:
-        return f"{code}@%differs trap; "
-    held = s.guard.text.lstrip("@!")
-    code += (
-        f"not.pred %matters, {held}; " if "!" in s.guard.text else f"mov.pred %matters, {held}; "
-    )
-    return f"{code}and.pred %differs, %differs, %matters; @%differs trap; "
+        code += f"setp.ne.and.b32 %differs, {s.operands[3].text}, 0, %differs; "
+    if s.guard is not None and name not in s.guard.text:
+        # Where its guard fails, nothing leaves.
+        code += f"{_opposite(s)} setp.ne.b32 %differs, 0, 0; "
+    return f"{code}@%differs trap; "
 
 
 def _results(s: Statement) -> list[str]:

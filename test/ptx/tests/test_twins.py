@@ -80,6 +80,11 @@ SAME = {
         "mov.u32 %r9, 0; xor.b32 %r8, %r1, 1; mul.wide.u32 %a4, %r8, 16; add.s64 %a4, %a2, %a4;"
         "cp.async.cg.shared.global [%r3], [%a4], 16, %r9; cp.async.wait_all;",
     ),
+    "nothing is stored there": (
+        "xor removed",
+        "setp.gt.s32 %p1, %r1, 99; xor.b32 %r9, %r1, 1; @%p1 " + STORE + "setp.ge.s32 %p1, %r1, 0;"
+        "@!%p1 " + STORE,
+    ),
     "the size is always 16": (
         "copy size",
         "mov.u32 %r9, 16; cp.async.cg.shared.global [%r3], [%a2], 16, %r9; cp.async.wait_all;",
