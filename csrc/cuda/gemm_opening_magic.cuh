@@ -32,43 +32,21 @@ template <typename Scalar, int bits>
 struct MagicOpening;
 
 template <>
-struct MagicOpening<__half, 4> : MagicUnit {
-  static constexpr int kOperands = 4;
-  static constexpr int kMiddle = 8;
+struct MagicOpening<__half, 4> : MagicUnit, NibblesInPlace {
   static constexpr int kConstants = 2;
   static constexpr uint32_t kOnes = 0x3C003C00;
 
-  static __device__ constexpr float factor(int p) { return p % 2 == 0 ? 1.0f : 16.0f; }
-  static __device__ constexpr float offsets(int p) { return p == 3 ? 17.0f : factor(p); }
-  static __device__ constexpr bool carries(int p) { return p == 3; }
-
   static __device__ constexpr uint32_t constant(bool odd) { return pair_of(odd, 0x6400, 0xE400); }
-  static __device__ void open(uint32_t word, uint32_t magic, bool, uint32_t (&to)[kOperands]) {
-    to[0] = and_or<0x000F000F>(word, magic);
-    to[1] = and_or<0x00F000F0>(word, magic);
-    to[3] = upper_bytes(word, magic);
-    to[2] = to[3] & 0xFF0FFF0F;
-  }
   static __device__ constexpr uint32_t offset(bool odd) { return pair_of(odd, 0xC800, 0x4700); }
   static __device__ constexpr uint32_t base(bool odd) { return pair_of(odd, 0xE400, 0x6400); }
 };
 
 template <>
-struct MagicOpening<__half, 8> : MagicUnit {
-  static constexpr int kOperands = 2;
-  static constexpr int kMiddle = 128;
+struct MagicOpening<__half, 8> : MagicUnit, BytesInPlace {
   static constexpr int kConstants = 2;
   static constexpr uint32_t kOnes = 0x3C003C00;
 
-  static __device__ constexpr float factor(int) { return 1.0f; }
-  static __device__ constexpr float offsets(int) { return 1.0f; }
-  static __device__ constexpr bool carries(int) { return false; }
-
   static __device__ constexpr uint32_t constant(bool odd) { return pair_of(odd, 0x6400, 0xE400); }
-  static __device__ void open(uint32_t word, uint32_t magic, bool, uint32_t (&to)[kOperands]) {
-    to[0] = and_or<0x00FF00FF>(word, magic);
-    to[1] = upper_bytes(word, magic);
-  }
   static __device__ constexpr uint32_t offset(bool odd) { return pair_of(odd, 0xD800, 0x57F0); }
   static __device__ constexpr uint32_t base(bool odd) { return pair_of(odd, 0xE400, 0x6400); }
 };

@@ -51,43 +51,21 @@ template <typename Scalar, int bits>
 struct SubnormalOpening;
 
 template <typename Scalar>
-struct SubnormalOpening<Scalar, 4> : SubnormalUnit<Scalar> {
-  static constexpr int kOperands = 4;
-  static constexpr int kMiddle = 8;
+struct SubnormalOpening<Scalar, 4> : SubnormalUnit<Scalar>, NibblesInPlace {
   static constexpr int kConstants = 1;
   static constexpr uint32_t kOnes = 0x00010001;
 
-  static __device__ constexpr float factor(int p) { return p % 2 == 0 ? 1.0f : 16.0f; }
-  static __device__ constexpr float offsets(int p) { return p == 3 ? 17.0f : factor(p); }
-  static __device__ constexpr bool carries(int p) { return p == 3; }
-
   static __device__ constexpr uint32_t constant(bool odd) { return pair_of(odd, 0, 0x8000); }
-  static __device__ void open(uint32_t word, uint32_t sign, bool, uint32_t (&to)[kOperands]) {
-    to[0] = and_or<0x000F000F>(word, sign);
-    to[1] = and_or<0x00F000F0>(word, sign);
-    to[3] = upper_bytes(word, sign);
-    to[2] = to[3] & 0x800F800F;
-  }
   static __device__ constexpr uint32_t offset(bool odd) { return pair_of(odd, 0x8008, 0x0007); }
   static __device__ constexpr uint32_t base(bool) { return 0; }
 };
 
 template <typename Scalar>
-struct SubnormalOpening<Scalar, 8> : SubnormalUnit<Scalar> {
-  static constexpr int kOperands = 2;
-  static constexpr int kMiddle = 128;
+struct SubnormalOpening<Scalar, 8> : SubnormalUnit<Scalar>, BytesInPlace {
   static constexpr int kConstants = 1;
   static constexpr uint32_t kOnes = 0x00010001;
 
-  static __device__ constexpr float factor(int) { return 1.0f; }
-  static __device__ constexpr float offsets(int) { return 1.0f; }
-  static __device__ constexpr bool carries(int) { return false; }
-
   static __device__ constexpr uint32_t constant(bool odd) { return pair_of(odd, 0, 0x8000); }
-  static __device__ void open(uint32_t word, uint32_t sign, bool, uint32_t (&to)[kOperands]) {
-    to[0] = and_or<0x00FF00FF>(word, sign);
-    to[1] = upper_bytes(word, sign);
-  }
   static __device__ constexpr uint32_t offset(bool odd) { return pair_of(odd, 0x8080, 0x007F); }
   static __device__ constexpr uint32_t base(bool) { return 0; }
 };

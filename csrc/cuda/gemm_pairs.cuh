@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "ptx.cuh"
+
 namespace marlin::cuda {
 
 // Of a pair: `complement` in the half whose codes are complemented in the step, `other` beside it.
@@ -15,5 +17,38 @@ __device__ constexpr uint32_t pair_of(bool is_odd, uint16_t other, uint16_t comp
 __device__ inline uint32_t upper_bytes(uint32_t word, uint32_t constant) {
   return __byte_perm(word, constant, 0x7351);
 }
+
+// What openings share that leave codes of 4 bits where they lie in each half, under the upper bytes
+// of `constant`; gemm_opening.cuh says what the members are.
+struct NibblesInPlace {
+  static constexpr int kOperands = 4;
+  static constexpr int kMiddle = 8;
+
+  static __device__ constexpr float factor(int p) { return p % 2 == 0 ? 1.0f : 16.0f; }
+  static __device__ constexpr float offsets(int p) { return p == 3 ? 17.0f : factor(p); }
+  static __device__ constexpr bool carries(int p) { return p == 3; }
+
+  static __device__ void open(uint32_t word, uint32_t constant, bool, uint32_t (&to)[kOperands]) {
+    to[0] = and_or<0x000F000F>(word, constant);
+    to[1] = and_or<0x00F000F0>(word, constant);
+    to[3] = upper_bytes(word, constant);
+    to[2] = to[3] & 0xFF0FFF0F;
+  }
+};
+
+// And those of 8 bits.
+struct BytesInPlace {
+  static constexpr int kOperands = 2;
+  static constexpr int kMiddle = 128;
+
+  static __device__ constexpr float factor(int) { return 1.0f; }
+  static __device__ constexpr float offsets(int) { return 1.0f; }
+  static __device__ constexpr bool carries(int) { return false; }
+
+  static __device__ void open(uint32_t word, uint32_t constant, bool, uint32_t (&to)[kOperands]) {
+    to[0] = and_or<0x00FF00FF>(word, constant);
+    to[1] = upper_bytes(word, constant);
+  }
+};
 
 }  // namespace marlin::cuda

@@ -31,6 +31,15 @@ const CPP = /\.(?:cpp|cc|h|hpp|cu|cuh)$/;
  * @returns {Check[]}
  */
 export function checks({ python }) {
+  const simulated = pytest({
+    name: "ptx-all",
+    title: "All of the GPU kernels, and others, on the PTX simulator, and what was simulated",
+    markers: "not cuda",
+    folders: SIMULATED,
+  });
+  // The other way to open codes, whose choice is made when modules are loaded.
+  const quick = ["-m", "pytest", "-q", "-m", "not slow and not cuda"];
+  const openedByMagic = ["env", "MARLIN_OPENING=magic", python, ...quick, ...MAGIC];
   return [
     {
       name: "lint",
@@ -106,20 +115,7 @@ export function checks({ python }) {
       onRequest: true,
       commands: [[python, "bench/sass/table.py", "--check"]],
     },
-    {
-      ...pytest({
-        name: "ptx-all",
-        title: "All of the GPU kernels, and others, on the PTX simulator, and what was simulated",
-        markers: "not cuda",
-        folders: SIMULATED,
-      }),
-      commands: [
-        ...pytest({ name: "ptx-all", title: "", markers: "not cuda", folders: SIMULATED }).commands,
-        // The other way to open codes, whose choice is made when modules are loaded.
-        ["env", "MARLIN_OPENING=magic", python, "-m", "pytest", "-q", "-m", "not slow and not cuda", ...MAGIC],
-      ],
-      onRequest: true,
-    },
+    { ...simulated, commands: [...simulated.commands, openedByMagic], onRequest: true },
     {
       ...pytest({ name: "stress", title: "Slow tests: pytest", markers: "slow and not cuda" }),
       onRequest: true,
