@@ -25,15 +25,18 @@ CLASSES = {
 # Bytes of a warp that one opening PRMT stands for: a word of each lane.
 OPENED_BYTES = 32 * 4
 
-_OPENING_SELECTOR = "0x7351"
+_OPENING_SELECTORS = ("0x7351", "0x4341")
 _OPENING_MASKS = ("0xf000f", "0xf000f0", "0x800f800f", "0xff00ff", "0xff0fff0f", "0xfff0fff0")
+# Where the masks are in registers: the bits of one half that are complemented, and (a & b) ^ c.
+_OPENING_FLIPS = ("0xf", "0xf0", "0xf0000", "0xf00000", "0xff", "0xff0000")
+_AND_XOR = ("0x6a", "0x6c", "0x78")
 
 _BY_NAME = {
     "product": "HMMA",
     "shared": "LDS LDSM STS LDL STL",
     "copy": "LDGSTS",
     "float": "FADD FMUL FFMA FSEL FMNMX FSETP FSET FCHK F2F F2FP I2F I2FP HADD2 HMUL2 HFMA2 HMNMX2 "
-    "HSETP2",
+    "HSET2 HSETP2 VHMNMX",
     # I2F.RP, F2I and MUFU.RCP are how integers are divided.
     "integer": "BFE BMSK BREV CS2R F2I FLO IABS IADD IADD3 IMAD IMNMX LDC LEA LOP LOP3 MOV "
     "MUFU POPC PRMT S2R SEL SGXT SHF SHFL SHL SHR VIADD VIADDMNMX VIMNMX VABSDIFF",
@@ -87,5 +90,10 @@ def alu_count(instructions: Iterable[Instruction]) -> int:
 def _is_opening(one: Instruction) -> bool:
     operands = [operand.strip() for operand in one.operands.split(",")]
     if one.name == "PRMT":
-        return _OPENING_SELECTOR in operands
-    return one.name == "LOP3" and any(mask in operands for mask in _OPENING_MASKS)
+        return any(selector in operands for selector in _OPENING_SELECTORS)
+    if one.name != "LOP3":
+        return False
+    flips = any(flip in operands for flip in _OPENING_FLIPS)
+    return any(mask in operands for mask in _OPENING_MASKS) or (
+        flips and any(table in operands for table in _AND_XOR)
+    )

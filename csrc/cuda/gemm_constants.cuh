@@ -24,9 +24,6 @@ constexpr bool kHoldsConstants =
     S::kWarpRows <= 16 ||
     (S::kWarpRows <= kMostRowsToHold && S::kUnrollsGroups && !S::kScalesWeights && !S::kHasZeros);
 
-// A zero that the compiler doesn't know.
-__device__ inline uint32_t hidden_zero(const GemmArguments& g) { return g.m >> 31; }
-
 // The sums of a * o (see the openings), of a where there are zero points, and of a * base where
 // there is one: of a group, or of everything so far.
 template <class S>

@@ -68,6 +68,14 @@ __device__ inline int end_of_column(const GemmArguments& g, int tile) {
   return min(end_of_stripe(g), (tile / g.tiles_k + 1) * g.tiles_k);
 }
 
+// The stage after the one at this byte: of two, the other one.
+template <class S>
+__device__ uint32_t next_stage(uint32_t stage) {
+  constexpr uint32_t kLast = (S::kStages - 1) * S::kStageBytes;
+  if constexpr (S::kStages == 2) return kLast - stage;
+  return stage == kLast ? 0 : stage + S::kStageBytes;
+}
+
 template <class S>
 __global__ void __launch_bounds__(S::kThreads, 1) gemm(const __grid_constant__ GemmArguments g) {
   extern __shared__ __align__(256) unsigned char memory[];
@@ -97,7 +105,7 @@ __global__ void __launch_bounds__(S::kThreads, 1) gemm(const __grid_constant__ G
       __syncthreads();
       loader.start(free);
       cp_async_commit();
-      free = free == kLastStage ? 0 : free + S::kStageBytes;
+      free = next_stage<S>(free);
       multiplier.multiply(free);
     } while (loader.at() != stop);
     if (loader.left() == 0) loader.enter(tile + kAhead);

@@ -20,13 +20,14 @@ class Multiplier {
   using Scalar = typename S::Scalar;
   using F = Format<Scalar>;
   using O = Opening<Scalar, S::kBits>;
+  using Scaled = std::conditional_t<S::kScalesWeights, ScaledOpening<S>, UnscaledOpening>;
   using L = Lane<S>;
 
  public:
   static constexpr int kFragments = S::kRowTiles * S::kBlocks * kKinds * S::kHalves;
 
   __device__ Multiplier(const GemmArguments& g, uint32_t shared)
-      : g_(g), shared_(shared), constants_(g) {
+      : g_(g), shared_(shared), constants_(g), scaled_(g, shared) {
     const int lane = lane_of_thread();
     const int rows = S::kIsSmall ? 8 : 16;  // that a lane's address is one of, and as many chunks
     const int at = lane % rows * kRowPitch + lane / rows * kChunkBytes;
@@ -36,9 +37,10 @@ class Multiplier {
     }
     weights_from_ =
         keep(shared + column_warp<S>() * S::kBlocks * S::kBlockBytes + lane * kChunkBytes);
-    const int column = S::kScalesWeights ? L::first_weight_column() : L::first_column();
-    scales_from_ = keep(shared + S::kScalesAt + column * 2);
-    zeros_from_ = keep(shared + S::kZerosAt + column / 2);
+    if constexpr (S::kScalesSums) {
+      scales_from_ = keep(shared + S::kScalesAt + L::first_column() * 2);
+      zeros_from_ = keep(shared + S::kZerosAt + L::first_column() / 2);
+    }
     if constexpr (kHoldsConstants<S>) {
 #pragma unroll
       for (int odd = 0; odd < 2; ++odd) opening_[odd] = keep(O::constant(odd) | hidden_zero(g));
@@ -49,11 +51,13 @@ class Multiplier {
   __device__ void clear() {
     clear_sums(results());
     constants_.clear();
+    scaled_.clear();
   }
 
   // The tile in the stage at byte `stage`.
   __device__ void multiply(uint32_t stage) {
     if constexpr (S::kScalesWeights) {
+      scaled_.enter(stage, [&](int b, int e, const float (&factors)[8]) { scale(b, e, factors); });
 #pragma unroll
       for (int group = 0; group < S::kGroups; ++group) multiply_scaled(stage, group);
     } else if constexpr (S::kUnrollsGroups) {
@@ -88,6 +92,14 @@ class Multiplier {
           }
         });
       });
+    } else if constexpr (S::kScalesWeights) {
+      if constexpr (Scaled::kHasUnits) {
+        L::for_eights([&](int b, int e) {
+          float units[8];
+          scaled_.units(b, e, units);
+          scale(b, e, units);
+        });
+      }
     }
   }
 
@@ -250,13 +262,7 @@ class Multiplier {
 
   // A group whose scales meet its weights.
   __device__ void multiply_scaled(uint32_t stage, int group) {
-    using Scaled = ScaledOpening<S::kBits>;
-    L::for_blocks([&](int b) {
-      const int column = group * kTileColumns + b * kBlockColumns;
-      uint32_t zeros = 0;
-      if constexpr (S::kHasZeros) zeros = ld_shared_word(zeros_from_ + stage + column / 2);
-      scaled_[b] = ScaledColumns<S>(ld_shared(scales_from_ + stage + column * 2), zeros);
-    });
+    scaled_.enter_group(stage, group);
 #pragma unroll
     for (int s = 0; s < S::kGroupSteps; ++s) {
       const int step = group * S::kGroupSteps + s;
@@ -266,14 +272,14 @@ class Multiplier {
       for_parts(stage, step, [&](int b, int part, const uint32_t (&words)[4]) {
         uint32_t w[4][Scaled::kOperands];
 #pragma unroll
-        for (int j = 0; j < 4; ++j) Scaled::open(words[j], Scaled::magic(is_odd), w[j]);
+        for (int j = 0; j < 4; ++j) scaled_.open(words[j], is_odd, w[j]);
 #pragma unroll
         for (int i = 0; i < S::kPartKinds; ++i) {
           const int p = part * S::kPartKinds + i;
 #pragma unroll
           for (int h = 0; h < 2; ++h) {
-            const uint32_t low = scaled_[b].scaled(w[h][i], i, 2 * p + h, is_odd);
-            const uint32_t high = scaled_[b].scaled(w[2 + h][i], i, 2 * p + h, is_odd);
+            const uint32_t low = scaled_.scaled(w[h][i], i, b, p, h, is_odd);
+            const uint32_t high = scaled_.scaled(w[2 + h][i], i, b, p, h, is_odd);
 #pragma unroll
             for (int t = 0; t < S::kRowTiles; ++t) {
               float (&sums)[4] = sums_[t][b][p][h];
@@ -283,6 +289,14 @@ class Multiplier {
         }
       });
     }
+  }
+
+  // Multiplies the results of eight columns.
+  __device__ void scale(int b, int e, const float (&factors)[8]) {
+    L::for_rows([&](int t, int r) {
+#pragma unroll
+      for (int q = 0; q < 8; ++q) result(t, b, e, r, q) *= factors[q];
+    });
   }
 
   // Adds the sums of a group, scaled, to the result.
@@ -315,7 +329,7 @@ class Multiplier {
   Sums<S> sums_;         // of the group, or of everything so far
   Sums<S> result_;       // of groups, scaled, but for the factors of the opening
   Constants<S> constants_;
-  ScaledColumns<S> scaled_[S::kBlocks];
+  Scaled scaled_;
 };
 
 }  // namespace marlin::cuda

@@ -1,6 +1,8 @@
 // Pairs of 16-bit numbers in a word, as openings make them.
 #pragma once
 
+#include <cuda_fp16.h>
+
 #include <cstdint>
 
 #include "ptx.cuh"
@@ -17,6 +19,17 @@ __device__ constexpr uint32_t pair_of(bool is_odd, uint16_t other, uint16_t comp
 __device__ inline uint32_t upper_bytes(uint32_t word, uint32_t constant) {
   return __byte_perm(word, constant, 0x7351);
 }
+
+__device__ inline uint32_t upper_bytes(uint32_t word) { return __byte_perm(word, 0, 0x4341); }
+
+// Two numbers of float16 in a word, and back.
+__device__ inline __half2 as_pair(uint32_t bits) { return reinterpret_cast<const __half2&>(bits); }
+__device__ inline uint32_t as_bits(const __half2& pair) {
+  return reinterpret_cast<const uint32_t&>(pair);
+}
+
+// Both halves the same.
+__device__ constexpr uint32_t twice(uint16_t half) { return uint32_t{half} * 0x00010001u; }
 
 // What openings share that leave codes of 4 bits where they lie in each half, under the upper bytes
 // of `constant`; gemm_opening.cuh says what the members are.

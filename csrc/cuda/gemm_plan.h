@@ -100,6 +100,14 @@ constexpr bool scales_weights(const Variant& v) {
   return v.rows == 64 || (v.rows == 32 && (v.group_rows < kTileDepth || v.has_zeros));
 }
 
+// Bytes of a column whose scale and zero point wait in shared memory, ready for weights; magic
+// constants (gemm_scaled_opening_magic.cuh) prepare none.
+#ifdef MARLIN_MAGIC_OPENING
+inline constexpr int kPreparedBytes = 0;
+#else
+inline constexpr int kPreparedBytes = 4;
+#endif
+
 constexpr TileShape shape_of(const Variant& v) {
   const bool is_grouped = v.group_rows != 0;
   const int groups = is_grouped ? kTileDepth / v.group_rows : 0;
@@ -116,8 +124,12 @@ constexpr TileShape shape_of(const Variant& v) {
   shape.zero_bytes = v.has_zeros ? groups * kTileColumns / 2 : 0;
   shape.stage_bytes =
       shape.weight_bytes + shape.activation_bytes + shape.scale_bytes + shape.zero_bytes;
-  // Sums of activations, and for zero points of another kind: floats.
-  shape.exchange_bytes = v.rows >= 32 && !is_grouped ? v.rows * (v.has_zeros ? 8 : 4) : 0;
+  if (scales_weights(v)) {
+    shape.exchange_bytes = groups * kTileColumns * kPreparedBytes;
+  } else if (v.rows >= 32 && !is_grouped) {
+    // Sums of activations, and for zero points of another kind: floats.
+    shape.exchange_bytes = v.rows * (v.has_zeros ? 8 : 4);
+  }
   shape.stages = stages_of(shape.threads(), shape.stage_bytes, shape.exchange_bytes);
   return shape;
 }

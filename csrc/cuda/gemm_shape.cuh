@@ -65,7 +65,7 @@ struct Shape {
 
   // Sums of activations alone belong to no column. Where they are needed only once, at the end,
   // each warp takes one tile of rows for all: its first one, so that the warps begin with others.
-  static constexpr bool kSharesConstants = kTile.exchange_bytes != 0;
+  static constexpr bool kSharesConstants = !kIsGrouped && kTile.exchange_bytes != 0;
   static constexpr int kExchangeAt = kStages * kStageBytes;
   static_assert(!kSharesConstants || kWarps == kRowTiles, "a tile of rows for each warp");
 
@@ -114,5 +114,8 @@ struct Column {
 __device__ inline uint32_t keep(uint32_t value) {
   return __shfl_sync(0xFFFFFFFFu, value, threadIdx.x % 32);
 }
+
+// A zero that the compiler doesn't know.
+__device__ inline uint32_t hidden_zero(const GemmArguments& g) { return g.m >> 31; }
 
 }  // namespace marlin::cuda

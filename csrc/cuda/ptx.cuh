@@ -87,12 +87,22 @@ __device__ inline float ld_shared_float(uint32_t from) {
 __device__ inline void st_shared(uint32_t to, float value) {
   asm volatile("st.shared.f32 [%0], %1;" ::"r"(to), "f"(value) : "memory");
 }
+__device__ inline void st_shared_pair(uint32_t to, uint32_t first, uint32_t second) {
+  asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(to), "r"(first), "r"(second) : "memory");
+}
 
 // (a & b) | c
 template <uint32_t b>
 __device__ inline uint32_t and_or(uint32_t a, uint32_t c) {
   uint32_t result;
   asm("lop3.b32 %0, %1, %2, %3, 0xEA;" : "=r"(result) : "r"(a), "n"(b), "r"(c));
+  return result;
+}
+
+// (a & b) ^ c
+__device__ inline uint32_t and_xor(uint32_t a, uint32_t b, uint32_t c) {
+  uint32_t result;
+  asm("lop3.b32 %0, %1, %2, %3, 0x6A;" : "=r"(result) : "r"(a), "r"(b), "r"(c));
   return result;
 }
 

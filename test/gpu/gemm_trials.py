@@ -56,6 +56,8 @@ class Kernel:
         yield self._launch(odd, 520, 384, 7, has_bias=True)
         yield self._launch(most, 256, 960, 3, has_bias=True)
         yield self._launch(most, 1032, 384, 2)
+        if self.group_size != -1:  # sums that follow the scales of their columns
+            yield self._launch(even, 264, 640, 4, scale_range=12)
         yield self._launch(most + 1, 264, 256, 2)
         for columns in range(8, 65, 8):
             even = evens[columns // 8 % len(evens)]
@@ -78,6 +80,7 @@ class Kernel:
         options: Options | None = None,
         *,
         has_bias: bool = False,
+        scale_range: int = 0,
     ) -> _Launch:
         product = make_product(
             *(m, n, self._whole_groups(k), self.group_size),
@@ -85,6 +88,7 @@ class Kernel:
             scalar=self.scalar,
             has_zeros=self.has_zeros,
             has_bias=has_bias,
+            scale_range=scale_range,
         )
         return _Launch(product, blocks, options or Options(seed=m + n + k))
 

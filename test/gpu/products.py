@@ -56,16 +56,21 @@ def make_product(
     has_zeros: bool = False,
     has_bias: bool = False,
     activations: Activations = "gaussian",
+    scale_range: int = 0,
     seed: int = 0,
 ) -> Product:
-    """A product with random operands; a `group_size` of -1 is one group per column."""
+    """A product with random operands; a `group_size` of -1 is one group per column.
+
+    Scales are near 0.01, or up to 2**scale_range times smaller, each of its own.
+    """
     rng = np.random.default_rng((seed, m, n, k, group_size + 1))
     rows = k if group_size == -1 else group_size
     a = to_bits(_activations(rng, m, k, activations), scalar)
     codes = rng.integers(0, 2**bits, (k, n), np.uint8)
-    scales = to_bits(0.01 * rng.uniform(0.5, 1.5, (k // rows, n)), scalar)
+    sizes = 0.01 * rng.uniform(0.5, 1.5, (k // rows, n))
     zeros = rng.integers(0, 16, (k // rows, n), np.uint8) if has_zeros else None
     bias = to_bits(rng.standard_normal(n), scalar) if has_bias else None
+    scales = to_bits(sizes * 2.0 ** -rng.integers(0, scale_range + 1, sizes.shape), scalar)
 
     offsets = (
         2.0 ** (bits - 1) if zeros is None else np.repeat(zeros, rows, axis=0).astype(np.float64)
