@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 
@@ -26,6 +27,8 @@ CLASSES = {
 OPENED_BYTES = 32 * 4
 
 _OPENING_SELECTOR = "0x7351"
+# Warps that share words choose bytes by a register, which nothing else in the loop does.
+_REGISTER = re.compile(r"R\d+")
 _OPENING_MASKS = ("0xf000f", "0xf000f0", "0x800f800f", "0xff00ff", "0xff0fff0f", "0xfff0fff0")
 
 _BY_NAME = {
@@ -87,5 +90,5 @@ def alu_count(instructions: Iterable[Instruction]) -> int:
 def _is_opening(one: Instruction) -> bool:
     operands = [operand.strip() for operand in one.operands.split(",")]
     if one.name == "PRMT":
-        return _OPENING_SELECTOR in operands
+        return _OPENING_SELECTOR in operands or _REGISTER.match(operands[2]) is not None
     return one.name == "LOP3" and any(mask in operands for mask in _OPENING_MASKS)

@@ -20,9 +20,9 @@ class Loader {
     const int lane = lane_of_thread();
     const int r = threadIdx.x / kRowThreads;
     const int chunk = threadIdx.x % kRowThreads;
-    weights_to_ = keep(shared + column_warp<S>() * S::kBlocks * S::kBlockBytes +
-                       row_warp<S>() * kCopiedBytes + lane * kChunkBytes);
-    activations_to_ = keep(shared + S::kActivationsAt + r * kRowPitch + chunk * kChunkBytes);
+    weights_to_ = keep(shared + block_of_warp<S>() * S::kSliceBytes + share() * kCopiedBytes +
+                       lane * kChunkBytes);
+    activations_to_ = keep(shared + S::kActivationsAt + r * S::kRowPitch + chunk * kChunkBytes);
     if constexpr (S::kIsGrouped) {
       const int part = lane / kScaleChunks;
       const int slot = part * kTileChunks + column_warp<S>() * kScaleChunks + lane % kScaleChunks;
@@ -58,12 +58,13 @@ class Loader {
   __device__ int at() const { return k_; }
   __device__ int left() const { return end_ - k_; }
 
-  // Starts the copies of a tile into the stage at byte `stage`, and goes to the one below it.
-  __device__ void start(uint32_t stage) {
-    start_weights(stage);
-    start_activations(stage);
+  // Starts the copies of a slice of a tile into the stage at byte `stage`, and after the last one
+  // goes to the tile below.
+  __device__ void start(uint32_t stage, int slice) {
+    start_weights(stage, slice);
+    start_activations(stage, slice);
     if constexpr (S::kIsGrouped) start_scales(stage);
-    k_ = next(k_);
+    if (slice == S::kSlices - 1) k_ = next(k_);
   }
 
  private:
@@ -74,12 +75,17 @@ class Loader {
                                          ? 8
                                          : kRowChunks;
   static constexpr int kRowParts = kRowChunks / kRowThreads;
+  static constexpr int kSliceParts = kRowParts / S::kSlices;
   static constexpr int kRowsAtATime = S::kThreads / kRowThreads;
-  static constexpr int kCopiedRows = S::kRows / kRowsAtATime;         // by one thread
-  static constexpr int kCopiedBytes = S::kBlockBytes / S::kRowWarps;  // of a block, by one warp
+  static constexpr int kCopiedRows = S::kRows / kRowsAtATime;  // by one thread
+  // Of a slice of a block, by one of the warps that share it.
+  static constexpr int kCopiedBytes = S::kSliceBytes / (S::kRowWarps * S::kBlockWarps);
   // Immediate offsets of copies reach 2 KiB to both sides of an address.
   static constexpr int kReach = kCopiedBytes < 4096 ? kCopiedBytes : 4096;
   static constexpr int kReaches = kCopiedBytes / kReach;
+  static constexpr int kMiddle = (kReach + (S::kSlices - 1) * S::kSliceBytes) / 2;
+  static_assert(kMiddle <= 2048);
+  static_assert(S::kSlices == 1 || !S::kIsGrouped, "scales are copied with whole tiles");
   static constexpr int kTileChunks = kTileColumns / 8;      // scales of a group,
   static constexpr int kScaleChunks = S::kWarpColumns / 8;  // and those of a warp
   static constexpr int kScaleParts = 32 / kScaleChunks;     // groups that a warp copies at once
@@ -87,13 +93,15 @@ class Loader {
   static constexpr int kScaleCopies =
       S::kGroups > kScaleParts ? S::kGroups / kScaleParts : S::kGroups > 0;
 
+  // Which of the warps that share blocks of weights this is.
+  static __device__ int share() { return row_warp<S>() * S::kBlockWarps + warp_of_block<S>(); }
+
   __device__ void enter_weights(const Column& column) {
     const int64_t stride = static_cast<int64_t>(g_.tiles_k) * S::kBlockBytes;
     const int last = (g_.n - 1) / kBlockColumns;
-    const int first =
-        min(column.n * (kTileColumns / kBlockColumns) + column_warp<S>() * S::kBlocks, last);
-    weights_ = reinterpret_cast<const char*>(g_.weights) + first * stride +
-               row_warp<S>() * kCopiedBytes + kReach / 2 + lane_of_thread() * kChunkBytes;
+    const int first = min(column.n * (kTileColumns / kBlockColumns) + block_of_warp<S>(), last);
+    weights_ = reinterpret_cast<const char*>(g_.weights) + first * stride + share() * kCopiedBytes +
+               kMiddle + lane_of_thread() * kChunkBytes;
 #pragma unroll
     for (int b = 0; b < S::kBlocks; ++b) {
 #pragma unroll
@@ -130,7 +138,7 @@ class Loader {
     zeros_ = reinterpret_cast<const char*>(g_.zeros) + existing * 4;
   }
 
-  __device__ void start_weights(uint32_t stage) {
+  __device__ void start_weights(uint32_t stage, int slice) {
     const int bytes = k_ < k_end_of_weights_ ? kChunkBytes : 0;
     const char* first = mad_wide(weights_, k_, S::kBlockBytes);
 #pragma unroll
@@ -141,22 +149,23 @@ class Loader {
         const char* middle = is_first ? first : mad_wide(first, weight_chunks_[b][r], kChunkBytes);
 #pragma unroll
         for (int at = 0; at < kReach; at += 32 * kChunkBytes) {
-          cp_async_with_policy(weights_to_ + stage + b * S::kBlockBytes + r * kReach + at,
-                               middle + (at - kReach / 2), bytes, policy_);
+          cp_async_with_policy(weights_to_ + stage + b * S::kSliceBytes + r * kReach + at,
+                               middle + (slice * S::kSliceBytes + at - kMiddle), bytes, policy_);
         }
       }
     }
   }
 
-  __device__ void start_activations(uint32_t stage) {
+  __device__ void start_activations(uint32_t stage, int slice) {
     const Scalar* first_row = mad_wide(a_, k_, kRowBytes);
 #pragma unroll
     for (int i = 0; i < kCopiedRows; ++i) {
       const Scalar* row = i == 0 ? first_row : mad_wide(first_row, row_offsets_[i], sizeof(Scalar));
 #pragma unroll
-      for (int part = 0; part < kRowParts; ++part) {
+      for (int p = 0; p < kSliceParts; ++p) {
+        const int part = slice * kSliceParts + p;
         const int bytes = k_ < k_end_of_activations_[part] ? kChunkBytes : 0;
-        const int to = i * kRowsAtATime * kRowPitch + part * kRowThreads * kChunkBytes;
+        const int to = i * kRowsAtATime * S::kRowPitch + p * kRowThreads * kChunkBytes;
         cp_async(activations_to_ + stage + to, row + part * kRowThreads * 8, bytes);
       }
     }

@@ -13,29 +13,28 @@ namespace marlin::cuda {
 
 // What a warp sums: [tile of rows][block of columns][kind][half][four of a fragment].
 template <class S>
-using Sums = float[S::kRowTiles][S::kBlocks][kKinds][S::kHalves][4];
+using Sums = float[S::kRowTiles][S::kBlocks][S::kKinds][S::kHalves][4];
 
 template <class S>
 class Multiplier {
   using Scalar = typename S::Scalar;
-  using F = Format<Scalar>;
-  using O = Opening<Scalar, S::kBits>;
+  using O = OpeningOf<S>;
   using L = Lane<S>;
 
  public:
-  static constexpr int kFragments = S::kRowTiles * S::kBlocks * kKinds * S::kHalves;
+  static constexpr int kFragments = S::kRowTiles * S::kBlocks * S::kKinds * S::kHalves;
 
   __device__ Multiplier(const GemmArguments& g, uint32_t shared)
       : g_(g), shared_(shared), constants_(g) {
     const int lane = lane_of_thread();
     const int rows = S::kIsSmall ? 8 : 16;  // that a lane's address is one of, and as many chunks
-    const int at = lane % rows * kRowPitch + lane / rows * kChunkBytes;
+    const int at = lane % rows * S::kRowPitch + lane / rows * kChunkBytes;
 #pragma unroll
     for (int t = 0; t < kRowBases; ++t) {
-      activations_from_[t] = keep(shared + S::kActivationsAt + L::first_row(t) * kRowPitch + at);
+      activations_from_[t] = keep(shared + S::kActivationsAt + L::first_row(t) * S::kRowPitch + at);
     }
-    weights_from_ =
-        keep(shared + column_warp<S>() * S::kBlocks * S::kBlockBytes + lane * kChunkBytes);
+    weights_from_ = keep(shared + block_of_warp<S>() * S::kSliceBytes + lane * kChunkBytes);
+    if constexpr (S::kBlockWarps > 1) bytes_ = keep(bytes_of_halves(warp_of_block<S>() == 1));
     const int column = S::kScalesWeights ? L::first_weight_column() : L::first_column();
     scales_from_ = keep(shared + S::kScalesAt + column * 2);
     zeros_from_ = keep(shared + S::kZerosAt + column / 2);
@@ -51,9 +50,14 @@ class Multiplier {
     constants_.clear();
   }
 
-  // The tile in the stage at byte `stage`.
-  __device__ void multiply(uint32_t stage) {
-    if constexpr (S::kScalesWeights) {
+  // A slice of a tile, in the stage at byte `stage`.
+  __device__ void multiply(uint32_t stage, int slice) {
+    if constexpr (S::kSlices > 1) {
+#pragma unroll
+      for (int s = 0; s < S::kSliceSteps; s += S::kHeldSteps) {
+        multiply_held(stage, slice * S::kSliceSteps + s);
+      }
+    } else if constexpr (S::kScalesWeights) {
 #pragma unroll
       for (int group = 0; group < S::kGroups; ++group) multiply_scaled(stage, group);
     } else if constexpr (S::kUnrollsGroups) {
@@ -70,17 +74,20 @@ class Multiplier {
   __device__ void finish(const Column& column) {
     if constexpr (!S::kIsGrouped) {
       if constexpr (S::kSharesConstants) constants_.gather(shared_ + S::kExchangeAt);
-      L::for_eights([&](int b, int e) {
+      L::for_runs([&](int b, int e) {
         const int n = column.n * kTileColumns + L::column_of(b, e);
         if (n >= g_.n) return;
-        float scale[8];
-        widen_eight<Scalar>(load_chunk(static_cast<const Scalar*>(g_.scales) + n), scale);
-        float zero[8];
-        if constexpr (S::kHasZeros) open_zeros(g_.zeros[n / 8], O::kMiddle, unit_factor, zero);
+        float scale[S::kRun];
+        widen_run<Scalar>(load_run(g_.scales, n), scale);
+        float zero[S::kRun];
+        if constexpr (S::kHasZeros) {
+          const auto* zeros = reinterpret_cast<const ZeroRun<S::kRun>*>(g_.zeros);
+          open_zeros(zeros[n / S::kRun], O::kMiddle, unit_factor, zero);
+        }
         L::for_rows([&](int t, int r) {
         // In place: a kind that carries another comes before that one.
 #pragma unroll
-          for (int q = 7; q >= 0; --q) {
+          for (int q = S::kRun - 1; q >= 0; --q) {
             float constants = constants_.offset(t, r);
             if constexpr (S::kHasZeros) constants += zero[q] * constants_.total(t, r);
             const float sum = fmaf(O::factor(q / 2), constants, own_sum(t, b, e, r, q));
@@ -93,41 +100,37 @@ class Multiplier {
 
   __device__ float (&fragment(int index))[4] {
     const int h = index % S::kHalves;
-    const int p = index / S::kHalves % kKinds;
-    const int b = index / S::kHalves / kKinds % S::kBlocks;
-    return results()[index / S::kHalves / kKinds / S::kBlocks][b][p][h];
+    const int p = index / S::kHalves % S::kKinds;
+    const int b = index / S::kHalves / S::kKinds % S::kBlocks;
+    return results()[index / S::kHalves / S::kKinds / S::kBlocks][b][p][h];
   }
 
   __device__ void store(const Column& column) {
     auto* out = static_cast<Scalar*>(g_.out);
-    L::for_eights([&](int b, int e) {
+    L::for_runs([&](int b, int e) {
       const int n = column.n * kTileColumns + L::column_of(b, e);
       if (n >= g_.n) return;
-      float bias[8] = {};
-      if (g_.bias != nullptr) {
-        widen_eight<Scalar>(load_chunk(static_cast<const Scalar*>(g_.bias) + n), bias);
-      }
+      float bias[S::kRun] = {};
+      if (g_.bias != nullptr) widen_run<Scalar>(load_run(g_.bias, n), bias);
       L::for_rows([&](int t, int r) {
         const int m = column.m * S::kRows + L::row_of(t, r);
         if (m >= g_.m) return;
-        float value[8];
+        float value[S::kRun];
 #pragma unroll
-        for (int q = 0; q < 8; ++q) {
+        for (int q = 0; q < S::kRun; ++q) {
           value[q] = fmaf(result(t, b, e, r, q), unit(q / 2), bias[q]);
         }
-        store_chunk(out + static_cast<int64_t>(m) * g_.n + n,
-                    {F::narrow(value[0], value[1]), F::narrow(value[2], value[3]),
-                     F::narrow(value[4], value[5]), F::narrow(value[6], value[7])});
+        store_chunk(out + static_cast<int64_t>(m) * g_.n + n, narrow_run<Scalar>(value));
       });
     });
   }
 
  private:
-  using Starts = float[kKinds][S::kRowTiles][4];
+  using Starts = float[S::kKinds][S::kRowTiles][4];
   // Tiles of rows that lie where no other tells.
   static constexpr int kRowBases = S::kSharesConstants ? S::kRowTiles : 1;
 
-  // Of a run of eight columns, the one in row r and column q.
+  // Of a run of columns, the one in row r and column q.
   __device__ float& result(int t, int b, int e, int r, int q) {
     return results()[t][b][q / 2][L::half_of(q)][L::place_of(e, r, q)];
   }
@@ -155,13 +158,22 @@ class Multiplier {
 #pragma unroll
     for (int t = 0; t < S::kRowTiles; ++t) {
 #pragma unroll
-      for (int i = 0; i < S::kBlocks * kKinds * S::kHalves; ++i) {
+      for (int i = 0; i < S::kBlocks * S::kKinds * S::kHalves; ++i) {
         float (&fragment)[4] =
-            sums[t][i / S::kHalves / kKinds][i / S::kHalves % kKinds][i % S::kHalves];
+            sums[t][i / S::kHalves / S::kKinds][i / S::kHalves % S::kKinds][i % S::kHalves];
 #pragma unroll
         for (float& sum : fragment) sum = 0;
       }
     }
+  }
+
+  // Of the steps of a tile, the one in its slice.
+  static __device__ constexpr int step_of_slice(int step) {
+    return S::kSlices == 1 ? step : step % S::kSliceSteps;
+  }
+  // The run of scales or bias that begins in column n.
+  static __device__ Run<S::kRun> load_run(const void* from, int n) {
+    return load_chunk<Run<S::kRun>>(static_cast<const Scalar*>(from) + n);
   }
 
   // The steps whose activations are in registers together, from `first` on.
@@ -172,7 +184,7 @@ class Multiplier {
     Starts starts;
     if constexpr (S::kScalesSums) {
 #pragma unroll
-      for (int p = 0; p < kKinds; ++p) {
+      for (int p = 0; p < S::kKinds; ++p) {
 #pragma unroll
         for (int t = 0; t < S::kRowTiles; ++t) {
 #pragma unroll
@@ -193,9 +205,9 @@ class Multiplier {
 #pragma unroll
       for (int t = 0; t < S::kRowTiles; ++t) {
         const uint32_t row =
-            kRowBases > 1 ? activations_from_[t] : activations_from_[0] + t * 16 * kRowPitch;
+            kRowBases > 1 ? activations_from_[t] : activations_from_[0] + t * 16 * S::kRowPitch;
         uint32_t words[4];
-        ldmatrix_x4(words, row + stage + (first + s) * kStepRows * 2);
+        ldmatrix_x4(words, row + stage + step_of_slice(first + s) * kStepRows * 2);
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
           const uint32_t word = S::kScalesWeights ? words[i] : O::enter(words[i]);
@@ -215,8 +227,8 @@ class Multiplier {
     L::for_blocks([&](int b) {
 #pragma unroll
       for (int part = 0; part < S::kParts; ++part) {
-        const uint4 chunk = ld_shared(weights_from_ + stage + b * S::kBlockBytes +
-                                      step * S::kStepBytes + part * kPartWords * 4);
+        const uint4 chunk = ld_shared(weights_from_ + stage + b * S::kSliceBytes +
+                                      step_of_slice(step) * S::kStepBytes + part * kPartWords * 4);
         const uint32_t words[4] = {chunk.x, chunk.y, chunk.z, chunk.w};
         use(b, part, words);
       }
@@ -227,10 +239,18 @@ class Multiplier {
                                 bool is_first, const Starts& starts) {
     const bool is_odd = is_odd_step(step);
     const uint32_t constant = kHoldsConstants<S> ? opening_[is_odd] : O::constant(is_odd);
+    // Which codes are complemented; or which of its bytes a warp opens.
+    const auto which = [&] {
+      if constexpr (S::kBlockWarps > 1) {
+        return bytes_;
+      } else {
+        return is_odd;
+      }
+    }();
     for_parts(stage, step, [&](int b, int part, const uint32_t (&words)[4]) {
       uint32_t w[4][O::kOperands];
 #pragma unroll
-      for (int j = 0; j < 4; ++j) O::open(words[j], constant, is_odd, w[j]);
+      for (int j = 0; j < 4; ++j) O::open(words[j], constant, which, w[j]);
 #pragma unroll
       for (int i = 0; i < S::kPartKinds; ++i) {
         const int p = part * S::kPartKinds + i;
@@ -287,17 +307,17 @@ class Multiplier {
 
   // Adds the sums of a group, scaled, to the result.
   __device__ void scale_sums(uint32_t stage, int group) {
-    L::for_eights([&](int b, int e) {
+    L::for_runs([&](int b, int e) {
       const int column = group * kTileColumns + b * kBlockColumns + 8 * e;
-      float scale[8];
-      widen_eight<Scalar>(ld_shared(scales_from_ + stage + column * 2), scale);
-      float zero[8];
+      float scale[S::kRun];
+      widen_run<Scalar>(ld_shared(scales_from_ + stage + column * 2), scale);
+      float zero[S::kRun];
       if constexpr (S::kHasZeros) {
         open_zeros(ld_shared_word(zeros_from_ + stage + column / 2), O::kMiddle, kind_factor, zero);
       }
       L::for_rows([&](int t, int r) {
 #pragma unroll
-        for (int q = 0; q < 8; ++q) {
+        for (int q = 0; q < S::kRun; ++q) {
           float sum = own_sum(t, b, e, r, q);
           if constexpr (S::kHasZeros) sum = fmaf(zero[q], constants_.total(t, r), sum);
           float& to = result(t, b, e, r, q);
@@ -312,6 +332,7 @@ class Multiplier {
   uint32_t activations_from_[kRowBases];  // of this lane, in the first stage
   uint32_t weights_from_, scales_from_, zeros_from_;
   uint32_t opening_[2];  // of even and of odd steps
+  uint32_t bytes_;       // of words, that this warp opens
   Sums<S> sums_;         // of the group, or of everything so far
   Sums<S> result_;       // of groups, scaled, but for the factors of the opening
   Constants<S> constants_;

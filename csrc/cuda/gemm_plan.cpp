@@ -12,13 +12,23 @@ int group_rows(const Problem& problem) {
   return problem.group_size % 128 == 0 ? 128 : problem.group_size % 64 == 0 ? 64 : 32;
 }
 
+// Whether tiles of 128 rows are filled up with no more rows than those of 64: products with these
+// take more time than the weights that larger tiles open and read less often.
+bool pays_tall(int64_t m) { return 128 * ceil_div(m, 128) <= 64 * ceil_div(m, 64); }
+
 Variant variant_of(const Problem& problem) {
-  Variant variant{problem.scalar, problem.bits, 64, group_rows(problem), problem.has_zeros};
+  Variant variant{problem.scalar, problem.bits, 8, group_rows(problem), problem.has_zeros};
+  const auto suits = [&](int rows) {
+    variant.rows = rows;
+    return exists(variant);
+  };
   if (problem.m <= 8) {
     variant.rows = 8;
   } else if (problem.m <= 16) {
     variant.rows = 16;
-  } else if (problem.m <= 32 || !exists(variant)) {
+  } else if (problem.m <= 32) {
+    variant.rows = 32;
+  } else if (!(pays_tall(problem.m) && suits(128)) && !suits(64)) {
     variant.rows = 32;
   }
   return variant;

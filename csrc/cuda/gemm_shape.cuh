@@ -14,7 +14,7 @@ namespace marlin::cuda {
 constexpr int kChunkBytes = 16;
 constexpr int kRowBytes = kTileDepth * 2;  // of a row of the activations in a tile
 constexpr int kRowChunks = kRowBytes / kChunkBytes;
-constexpr int kKinds = 4;  // places of a code in the words of a lane: p of layout.h
+constexpr int kBlockKinds = 4;  // places of a code in the words of a lane: p of layout.h
 
 template <typename Element, int bits, int rows, int group_rows, bool has_zeros>
 struct Shape {
@@ -44,12 +44,24 @@ struct Shape {
   static constexpr int kThreads = kTile.threads();
   static constexpr int kWarps = kTile.warps / kRowWarps;  // side by side along the columns
   static constexpr int kWarpColumns = kTile.warp_columns;
-  static constexpr int kBlocks = kWarpColumns / kBlockColumns;  // of layout.h, of a warp
+  // Warps side by side that share a block of layout.h, each with some of its kinds; or else the
+  // blocks of a warp.
+  static constexpr int kBlockWarps =
+      kWarpColumns < kBlockColumns ? kBlockColumns / kWarpColumns : 1;
+  static constexpr int kBlocks = kWarpColumns * kBlockWarps / kBlockColumns;
+  static constexpr int kKinds = kBlockKinds / kBlockWarps;
+
+  // A stage holds a slice of a tile.
+  static constexpr int kSlices = kTile.slices;
+  static constexpr int kSliceSteps = kTileSteps / kSlices;
+  static constexpr int kRowPitch = kTile.row_pitch;
 
   static constexpr int kParts = parts_of(bits);
+  static_assert(kBlockWarps == 1 || kParts == 1, "warps share words, not parts");
   static constexpr int kPartKinds = kKinds / kParts;
-  static constexpr int kStepBytes = kParts * kPartWords * 4;   // of a block of layout.h,
-  static constexpr int kBlockBytes = kTileSteps * kStepBytes;  // and of its part of a tile
+  static constexpr int kStepBytes = kParts * kPartWords * 4;    // of a block of layout.h,
+  static constexpr int kBlockBytes = kTileSteps * kStepBytes;   // of its part of a tile,
+  static constexpr int kSliceBytes = kSliceSteps * kStepBytes;  // and of a slice
 
   static constexpr int kActivationsAt = kTile.weight_bytes;
   static constexpr int kScalesAt = kActivationsAt + kTile.activation_bytes;
@@ -59,9 +71,10 @@ struct Shape {
   // Sums of a lane, in fragments of four: of 16 columns by 8 rows, or of 8 columns by 16 rows.
   static constexpr int kHalves = kIsSmall ? 1 : 2;
   static constexpr int kRowTiles = kIsSmall ? 1 : kWarpRows / 16;
-  // The same sums as runs of eight neighbouring columns: so many of a block in each of a lane's
-  // rows, of which there are two in a tile of rows.
-  static constexpr int kEights = kIsSmall ? 1 : 2;
+  // The same sums as runs of neighbouring columns: so many of a block in each of a lane's rows, of
+  // which there are two in a tile of rows.
+  static constexpr int kRuns = kIsSmall ? 1 : 2;
+  static constexpr int kRun = 2 * kKinds;
 
   // Sums of activations alone belong to no column. Where they are needed only once, at the end,
   // each warp takes one tile of rows for all: its first one, so that the warps begin with others.
@@ -87,6 +100,17 @@ __device__ inline int column_warp() {
 template <class S>
 __device__ inline int row_warp() {
   return threadIdx.x / 32 / S::kWarps;
+}
+
+// The first block of layout.h of this warp in the tile, and which of the warps that share it this
+// is.
+template <class S>
+__device__ inline int block_of_warp() {
+  return column_warp<S>() / S::kBlockWarps * S::kBlocks;
+}
+template <class S>
+__device__ inline int warp_of_block() {
+  return column_warp<S>() % S::kBlockWarps;
 }
 
 // The stripe of this block, from the last one on: a stripe waits for later ones, and so for blocks

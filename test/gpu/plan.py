@@ -44,6 +44,7 @@ class TileShape:
     warp_columns: int
     row_warps: int
     warps: int
+    slices: int
     weight_bytes: int
     activation_bytes: int
     scale_bytes: int
