@@ -27,8 +27,9 @@ CLASSES = {
 OPENED_BYTES = 32 * 4
 
 _OPENING_SELECTOR = "0x7351"
-# Warps that share words choose bytes by a register, which nothing else in the loop does.
-_REGISTER = re.compile(r"R\d+")
+# Warps that share words choose bytes by a register, beside signs, which may be in one, too.
+_REGISTER = re.compile(r"R\d")
+_SIGNS = ("0x8000", "0x80000000")
 _OPENING_MASKS = ("0xf000f", "0xf000f0", "0x800f800f", "0xff00ff", "0xff0fff0f", "0xfff0fff0")
 
 _BY_NAME = {
@@ -90,5 +91,7 @@ def alu_count(instructions: Iterable[Instruction]) -> int:
 def _is_opening(one: Instruction) -> bool:
     operands = [operand.strip() for operand in one.operands.split(",")]
     if one.name == "PRMT":
-        return _OPENING_SELECTOR in operands or _REGISTER.match(operands[2]) is not None
+        selector, constant = operands[2:]
+        is_sign = constant in _SIGNS or bool(_REGISTER.match(constant))
+        return selector == _OPENING_SELECTOR or (bool(_REGISTER.match(selector)) and is_sign)
     return one.name == "LOP3" and any(mask in operands for mask in _OPENING_MASKS)

@@ -25,7 +25,9 @@ constexpr bool kHoldsConstants =
     (S::kWarpRows <= kMostRowsToHold && S::kUnrollsGroups && !S::kScalesWeights && !S::kHasZeros);
 
 // A zero that the compiler doesn't know.
-__device__ inline uint32_t hidden_zero(const GemmArguments& g) { return g.m >> 31; }
+__device__ inline uint32_t hidden_zero(const GemmArguments& g) {
+  return min(g.m, lane_of_thread()) >> 31;
+}
 
 // The sums of a * o (see the openings), of a where there are zero points, and of a * base where
 // there is one: of a group, or of everything so far.

@@ -20,6 +20,7 @@ class Multiplier {
   using Scalar = typename S::Scalar;
   using O = OpeningOf<S>;
   using L = Lane<S>;
+  static_assert(S::kBlockWarps == 1 || S::kParts == 1, "warps share words, not parts");
 
  public:
   static constexpr int kFragments = S::kRowTiles * S::kBlocks * S::kKinds * S::kHalves;

@@ -57,7 +57,6 @@ struct Shape {
   static constexpr int kRowPitch = kTile.row_pitch;
 
   static constexpr int kParts = parts_of(bits);
-  static_assert(kBlockWarps == 1 || kParts == 1, "warps share words, not parts");
   static constexpr int kPartKinds = kKinds / kParts;
   static constexpr int kStepBytes = kParts * kPartWords * 4;    // of a block of layout.h,
   static constexpr int kBlockBytes = kTileSteps * kStepBytes;   // of its part of a tile,
