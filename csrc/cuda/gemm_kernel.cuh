@@ -20,7 +20,6 @@ namespace marlin::cuda {
 // run. The lock is zero again when it has seen all. Returns whether this block has the result.
 template <class S>
 __device__ bool reduce(const GemmArguments& g, Multiplier<S>& multiplier, int column) {
-  using Fragments = Multiplier<S>;
   const int stripe = stripe_of_block();
   const int first_stripe = column * g.tiles_k / g.tiles_of_block;
   const int others = ((column + 1) * g.tiles_k - 1) / g.tiles_of_block - first_stripe;
@@ -28,12 +27,12 @@ __device__ bool reduce(const GemmArguments& g, Multiplier<S>& multiplier, int co
   int32_t* lock = g.locks + column;
   const auto partial_of = [&](int of_stripe) {
     return reinterpret_cast<float4*>(g.partial) +
-           static_cast<int64_t>(of_stripe) * Fragments::kFragments * S::kThreads + threadIdx.x;
+           static_cast<int64_t>(of_stripe) * kFragments<S> * S::kThreads + threadIdx.x;
   };
   if (stripe != first_stripe) {
     float4* partial = partial_of(stripe);
 #pragma unroll
-    for (int i = 0; i < Fragments::kFragments; ++i) {
+    for (int i = 0; i < kFragments<S>; ++i) {
       const float (&mine)[4] = multiplier.fragment(i);
       __stcg(partial + i * S::kThreads, make_float4(mine[0], mine[1], mine[2], mine[3]));
     }
@@ -51,7 +50,7 @@ __device__ bool reduce(const GemmArguments& g, Multiplier<S>& multiplier, int co
   for (int other = stripe + 1; other <= stripe + others; ++other) {
     const float4* partial = partial_of(other);
 #pragma unroll
-    for (int i = 0; i < Fragments::kFragments; ++i) {
+    for (int i = 0; i < kFragments<S>; ++i) {
       const float4 theirs = __ldcg(partial + i * S::kThreads);
       float (&mine)[4] = multiplier.fragment(i);
       mine[0] += theirs.x;

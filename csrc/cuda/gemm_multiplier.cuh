@@ -7,13 +7,10 @@
 #include "gemm_opening.cuh"
 #include "gemm_scaled_opening.cuh"
 #include "gemm_shape.cuh"
+#include "gemm_sums.cuh"
 #include "ptx.cuh"
 
 namespace marlin::cuda {
-
-// What a warp sums: [tile of rows][block of columns][kind][half][four of a fragment].
-template <class S>
-using Sums = float[S::kRowTiles][S::kBlocks][S::kKinds][S::kHalves][4];
 
 template <class S>
 class Multiplier {
@@ -23,8 +20,6 @@ class Multiplier {
   static_assert(S::kBlockWarps == 1 || S::kParts == 1, "warps share words, not parts");
 
  public:
-  static constexpr int kFragments = S::kRowTiles * S::kBlocks * S::kKinds * S::kHalves;
-
   __device__ Multiplier(const GemmArguments& g, uint32_t shared)
       : g_(g), shared_(shared), constants_(g) {
     const int lane = lane_of_thread();
@@ -47,23 +42,20 @@ class Multiplier {
   }
 
   __device__ void clear() {
-    clear_sums(results());
+    clear_sums<S>(results());
     constants_.clear();
   }
 
   // A slice of a tile, in the stage at byte `stage`.
   __device__ void multiply(uint32_t stage, int slice) {
-    if constexpr (S::kSlices > 1) {
-#pragma unroll
-      for (int s = 0; s < S::kSliceSteps; s += S::kHeldSteps) {
-        multiply_held(stage, slice * S::kSliceSteps + s);
-      }
-    } else if constexpr (S::kScalesWeights) {
+    if constexpr (S::kScalesWeights) {
 #pragma unroll
       for (int group = 0; group < S::kGroups; ++group) multiply_scaled(stage, group);
     } else if constexpr (S::kUnrollsGroups) {
 #pragma unroll
-      for (int first = 0; first < kTileSteps; first += S::kHeldSteps) multiply_held(stage, first);
+      for (int s = 0; s < S::kSliceSteps; s += S::kHeldSteps) {
+        multiply_held(stage, slice * S::kSliceSteps + s);
+      }
     } else {
 #pragma unroll 1
       for (int first = 0; first < kTileSteps; first += S::kHeldSteps) multiply_held(stage, first);
@@ -79,7 +71,7 @@ class Multiplier {
         const int n = column.n * kTileColumns + L::column_of(b, e);
         if (n >= g_.n) return;
         float scale[S::kRun];
-        widen_run<Scalar>(load_run(g_.scales, n), scale);
+        widen_run<Scalar>(load_run<S>(g_.scales, n), scale);
         float zero[S::kRun];
         if constexpr (S::kHasZeros) {
           const auto* zeros = reinterpret_cast<const ZeroRun<S::kRun>*>(g_.zeros);
@@ -92,49 +84,22 @@ class Multiplier {
             float constants = constants_.offset(t, r);
             if constexpr (S::kHasZeros) constants += zero[q] * constants_.total(t, r);
             const float sum = fmaf(O::factor(q / 2), constants, own_sum(t, b, e, r, q));
-            result(t, b, e, r, q) = scale[q] * sum;
+            sum_of<S>(results(), t, b, e, r, q) = scale[q] * sum;
           }
         });
       });
     }
   }
 
-  __device__ float (&fragment(int index))[4] {
-    const int h = index % S::kHalves;
-    const int p = index / S::kHalves % S::kKinds;
-    const int b = index / S::kHalves / S::kKinds % S::kBlocks;
-    return results()[index / S::kHalves / S::kKinds / S::kBlocks][b][p][h];
-  }
+  __device__ float (&fragment(int index))[4] { return fragment_of<S>(results(), index); }
 
-  __device__ void store(const Column& column) {
-    auto* out = static_cast<Scalar*>(g_.out);
-    L::for_runs([&](int b, int e) {
-      const int n = column.n * kTileColumns + L::column_of(b, e);
-      if (n >= g_.n) return;
-      float bias[S::kRun] = {};
-      if (g_.bias != nullptr) widen_run<Scalar>(load_run(g_.bias, n), bias);
-      L::for_rows([&](int t, int r) {
-        const int m = column.m * S::kRows + L::row_of(t, r);
-        if (m >= g_.m) return;
-        float value[S::kRun];
-#pragma unroll
-        for (int q = 0; q < S::kRun; ++q) {
-          value[q] = fmaf(result(t, b, e, r, q), unit(q / 2), bias[q]);
-        }
-        store_chunk(out + static_cast<int64_t>(m) * g_.n + n, narrow_run<Scalar>(value));
-      });
-    });
-  }
+  __device__ void store(const Column& column) { store_sums<S>(g_, column, results(), unit); }
 
  private:
   using Starts = float[S::kKinds][S::kRowTiles][4];
   // Tiles of rows that lie where no other tells.
   static constexpr int kRowBases = S::kSharesConstants ? S::kRowTiles : 1;
 
-  // Of a run of columns, the one in row r and column q.
-  __device__ float& result(int t, int b, int e, int r, int q) {
-    return results()[t][b][q / 2][L::half_of(q)][L::place_of(e, r, q)];
-  }
   __device__ Sums<S>& results() {
     if constexpr (S::kScalesSums) {
       return result_;
@@ -143,10 +108,9 @@ class Multiplier {
     }
   }
   // A sum without what another kind carries into it.
-  __device__ float own_sum(int t, int b, int e, int r, int q) const {
-    const float sum = sums_[t][b][q / 2][L::half_of(q)][L::place_of(e, r, q)];
-    if (!O::carries(q / 2)) return sum;
-    return sum - sums_[t][b][q / 2 - 1][L::half_of(q)][L::place_of(e, r, q)];
+  __device__ float own_sum(int t, int b, int e, int r, int q) {
+    const float sum = sum_of<S>(sums_, t, b, e, r, q);
+    return O::carries(q / 2) ? sum - sum_of<S>(sums_, t, b, e, r, q - 2) : sum;
   }
   // By what a result of a kind is to be multiplied.
   static __device__ constexpr float unit(int p) {
@@ -155,28 +119,10 @@ class Multiplier {
   static __device__ constexpr float unit_factor(int) { return 1.0f; }
   static __device__ constexpr float kind_factor(int q) { return O::factor(q / 2); }
 
-  static __device__ void clear_sums(Sums<S>& sums) {
-#pragma unroll
-    for (int t = 0; t < S::kRowTiles; ++t) {
-#pragma unroll
-      for (int i = 0; i < S::kBlocks * S::kKinds * S::kHalves; ++i) {
-        float (&fragment)[4] =
-            sums[t][i / S::kHalves / S::kKinds][i / S::kHalves % S::kKinds][i % S::kHalves];
-#pragma unroll
-        for (float& sum : fragment) sum = 0;
-      }
-    }
-  }
-
   // Of the steps of a tile, the one in its slice.
   static __device__ constexpr int step_of_slice(int step) {
     return S::kSlices == 1 ? step : step % S::kSliceSteps;
   }
-  // The run of scales or bias that begins in column n.
-  static __device__ Run<S::kRun> load_run(const void* from, int n) {
-    return load_chunk<Run<S::kRun>>(static_cast<const Scalar*>(from) + n);
-  }
-
   // The steps whose activations are in registers together, from `first` on.
   __device__ void multiply_held(uint32_t stage, int first) {
     Activations<S> a;
@@ -240,18 +186,10 @@ class Multiplier {
                                 bool is_first, const Starts& starts) {
     const bool is_odd = is_odd_step(step);
     const uint32_t constant = kHoldsConstants<S> ? opening_[is_odd] : O::constant(is_odd);
-    // Which codes are complemented; or which of its bytes a warp opens.
-    const auto which = [&] {
-      if constexpr (S::kBlockWarps > 1) {
-        return bytes_;
-      } else {
-        return is_odd;
-      }
-    }();
     for_parts(stage, step, [&](int b, int part, const uint32_t (&words)[4]) {
       uint32_t w[4][O::kOperands];
 #pragma unroll
-      for (int j = 0; j < 4; ++j) O::open(words[j], constant, which, w[j]);
+      for (int j = 0; j < 4; ++j) open(words[j], constant, is_odd, w[j]);
 #pragma unroll
       for (int i = 0; i < S::kPartKinds; ++i) {
         const int p = part * S::kPartKinds + i;
@@ -267,6 +205,16 @@ class Multiplier {
         }
       }
     });
+  }
+
+  // What this warp opens of a word.
+  __device__ void open(uint32_t word, uint32_t constant, bool is_odd,
+                       uint32_t (&to)[O::kOperands]) const {
+    if constexpr (S::kBlockWarps > 1) {
+      O::open(word, constant, bytes_, to);
+    } else {
+      O::open(word, constant, is_odd, to);
+    }
   }
 
   // A group whose scales meet its weights.
@@ -321,7 +269,7 @@ class Multiplier {
         for (int q = 0; q < S::kRun; ++q) {
           float sum = own_sum(t, b, e, r, q);
           if constexpr (S::kHasZeros) sum = fmaf(zero[q], constants_.total(t, r), sum);
-          float& to = result(t, b, e, r, q);
+          float& to = sum_of<S>(results(), t, b, e, r, q);
           to = fmaf(scale[q], sum, to);
         }
       });

@@ -19,8 +19,6 @@
 
 #include <type_traits>
 
-#include "gemm_shape.cuh"
-
 #ifdef MARLIN_MAGIC_OPENING
 #include "gemm_opening_magic.cuh"
 #else
@@ -37,7 +35,7 @@ template <typename Scalar, int bits>
 using Opening = SubnormalOpening<Scalar, bits>;
 #endif
 
-// Of the warps of a shape.
+// Of the warps of a Shape.
 template <class S>
 using OpeningOf = std::conditional_t<S::kBlockWarps == 1, Opening<typename S::Scalar, S::kBits>,
                                      HalvesOfWords<Opening<typename S::Scalar, S::kBits>>>;

@@ -106,13 +106,14 @@ constexpr TileShape shape_of(const Variant& v) {
   const bool is_grouped = v.group_rows != 0;
   const int groups = is_grouped ? kTileDepth / v.group_rows : 0;
   const bool has_one_sum = !is_grouped || scales_weights(v);
+  const bool is_tall = v.rows == 128;
   TileShape shape{};
   const bool is_wide = v.rows == 8 || (v.rows == 16 && v.group_rows % kTileDepth == 0) ||
                        (v.rows == 32 && has_one_sum);
-  shape.warp_columns = v.rows == 128 ? 32 : is_wide ? 128 : 64;
+  shape.warp_columns = is_tall ? 32 : is_wide ? 128 : 64;
   shape.row_warps = v.rows == 64 && !has_one_sum ? 2 : 1;
   shape.warps = kTileColumns / shape.warp_columns * shape.row_warps;
-  shape.slices = v.rows == 128 ? 2 : 1;
+  shape.slices = is_tall ? 2 : 1;
   const int depth = kTileDepth / shape.slices;
   // The 16 bytes more than a row has put eight of them, which are read at a time, into different
   // banks.
@@ -129,8 +130,9 @@ constexpr TileShape shape_of(const Variant& v) {
   return shape;
 }
 
-// Whether there is such a kernel: its stages fit everywhere. Tiles of 128 rows are for float16, as
-// a warp of theirs would have to prepare bfloat16 activations of all rows for few columns.
+// Whether there is such a kernel: its stages fit everywhere. There are none of 128 rows of
+// bfloat16: a warp would have to prepare the activations of all rows (SubnormalUnit) for its few
+// columns.
 constexpr bool exists(const Variant& v) {
   if (kScalesChannels && v.group_rows == 0) return false;
   const bool suits_tall = v.scalar == Scalar::kFloat16 && v.bits == 4 && v.group_rows == 0;
