@@ -9,7 +9,6 @@ from products import Product, make_product, mean_error
 from ptxsim import Options
 from simulated import Run, Simulated
 
-
 # Rows that float16 columns of 4 bits take in tiles of 128, but for magic constants.
 TALL = (67, 128, 199)
 
