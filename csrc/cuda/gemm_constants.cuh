@@ -24,7 +24,8 @@ constexpr bool kHoldsConstants =
     S::kWarpRows <= 16 ||
     (S::kWarpRows <= kMostRowsToHold && S::kUnrollsGroups && !S::kScalesWeights && !S::kHasZeros);
 
-// A zero that the compiler doesn't know.
+// A zero that the compiler doesn't know, and that for all it knows differs between lanes: it sees
+// through a shuffle of what all have.
 __device__ inline uint32_t hidden_zero(const GemmArguments& g) {
   return min(g.m, lane_of_thread()) >> 31;
 }
