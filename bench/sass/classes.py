@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 
@@ -26,6 +27,10 @@ CLASSES = {
 OPENED_BYTES = 32 * 4
 
 _OPENING_SELECTORS = ("0x7351", "0x4341")
+# Warps that share words choose bytes by a register, beside signs, which may be in one, too, or
+# beside zeros.
+_REGISTER = re.compile(r"R\d")
+_BESIDE = ("0x8000", "0x80000000", "RZ")
 _OPENING_MASKS = ("0xf000f", "0xf000f0", "0x800f800f", "0xff00ff", "0xff0fff0f", "0xfff0fff0")
 # Where the masks are in registers: the bits of one half that are complemented, and (a & b) ^ c.
 _OPENING_FLIPS = ("0xf", "0xf0", "0xf0000", "0xf00000", "0xff", "0xff0000")
@@ -90,7 +95,9 @@ def alu_count(instructions: Iterable[Instruction]) -> int:
 def _is_opening(one: Instruction) -> bool:
     operands = [operand.strip() for operand in one.operands.split(",")]
     if one.name == "PRMT":
-        return any(selector in operands for selector in _OPENING_SELECTORS)
+        selector, constant = operands[2:]
+        is_beside = constant in _BESIDE or bool(_REGISTER.match(constant))
+        return selector in _OPENING_SELECTORS or (bool(_REGISTER.match(selector)) and is_beside)
     if one.name != "LOP3":
         return False
     flips = any(flip in operands for flip in _OPENING_FLIPS)

@@ -63,7 +63,7 @@ class Row:
     def kib(self) -> float:
         """The warp's part of the weights of an iteration: what several open is shared out."""
         opened = opened_words(self.instructions) * OPENED_BYTES / KIB
-        return opened / self.variant.shape.row_warps
+        return opened / self.variant.word_warps
 
     @property
     def needs(self) -> Needs:

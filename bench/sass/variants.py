@@ -16,6 +16,7 @@ from plan import TileShape, tile_shape  # noqa: E402
 __all__ = ["Variant"]
 
 TILE_DEPTH = 128  # kTileDepth of layout.h
+BLOCK_COLUMNS = 64  # kBlockColumns
 STEPS = 8  # kTileSteps
 CHUNK_BYTES = 16  # of one asynchronous copy of a lane; zero points are copied in words
 WORD_BYTES = 4
@@ -61,19 +62,27 @@ class Variant:
 
     @property
     def tile_words(self) -> int:
-        """Words that a lane opens in a tile."""
-        return TILE_DEPTH * self.shape.warp_columns * self.bits // 32 // WARP
+        """Words that a lane opens in a tile, or half of each."""
+        columns = max(self.shape.warp_columns, BLOCK_COLUMNS)
+        return TILE_DEPTH * columns * self.bits // 32 // WARP
+
+    @property
+    def word_warps(self) -> int:
+        """Warps that open the same words: each for rows of its own, or half of each word."""
+        return self.shape.row_warps * max(1, BLOCK_COLUMNS // self.shape.warp_columns)
 
     @property
     def streamed_bytes(self) -> int:
         """What comes from memory for a stage; the activations are in the second-level cache."""
-        return self.shape.weight_bytes + self.shape.scale_bytes + self.shape.zero_bytes
+        zeros = self.shape.scale_bytes // 4 if self.has_zeros else 0
+        return self.shape.weight_bytes + self.shape.scale_bytes + zeros
 
     @property
     def copies(self) -> int:
         """Asynchronous copies of a warp for a tile: of those warps that take part in all."""
+        weights = self.shape.slices * self.shape.weight_bytes
         activations = self.rows * TILE_DEPTH * 2
-        shared_out = (self.shape.weight_bytes + activations) // self.threads
+        shared_out = (weights + activations) // self.threads
         groups = TILE_DEPTH // self.group_rows if self.group_rows else 0
         scales = -(-groups * self.shape.warp_columns // 8 // WARP)
         return shared_out // CHUNK_BYTES + scales * (2 if self.has_zeros else 1)

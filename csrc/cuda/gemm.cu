@@ -79,8 +79,10 @@ cudaError_t launch_rows(const Launch& plan, const GemmArguments& g, cudaStream_t
       return launch_bits<Scalar, 16>(plan, g, stream);
     case 32:
       return launch_bits<Scalar, 32>(plan, g, stream);
-    default:
+    case 64:
       return launch_bits<Scalar, 64>(plan, g, stream);
+    default:
+      return launch_bits<Scalar, 128>(plan, g, stream);
   }
 }
 

@@ -17,7 +17,7 @@ using Activations = uint32_t[S::kHeldSteps][S::kRowTiles][4];
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
 inline constexpr int kMostRowsToHold = 32;
 #else
-inline constexpr int kMostRowsToHold = 64;
+inline constexpr int kMostRowsToHold = 128;
 #endif
 template <class S>
 constexpr bool kHoldsConstants =
@@ -28,7 +28,7 @@ constexpr bool kHoldsConstants =
 // there is one: of a group, or of everything so far.
 template <class S>
 class Constants {
-  using O = Opening<typename S::Scalar, S::kBits>;
+  using O = OpeningOf<S>;
   using L = Lane<S>;
   using PerRow = float[S::kRowTiles][4];
   static constexpr bool kHasBase = O::kConstants == 2;

@@ -5,6 +5,7 @@
 #include <cuda_fp16.h>
 
 #include <cstdint>
+#include <type_traits>
 
 namespace marlin::cuda {
 
@@ -32,25 +33,41 @@ struct Format<__nv_bfloat16> {
   }
 };
 
-// Eight scalars that lie together, as numbers.
-template <typename Scalar>
-__device__ inline void widen_eight(const uint4& chunk, float (&to)[8]) {
-  const uint32_t words[4] = {chunk.x, chunk.y, chunk.z, chunk.w};
+// Eight scalars of 16 bits that lie together, or four; and as many zero points of 4 bits.
+template <int length>
+using Run = std::conditional_t<length == 8, uint4, uint2>;
+template <int length>
+using ZeroRun = std::conditional_t<length == 8, uint32_t, uint16_t>;
+
+// A run as numbers, and back.
+template <typename Scalar, int length>
+__device__ inline void widen_run(const Run<length>& run, float (&to)[length]) {
+  const auto* words = reinterpret_cast<const uint32_t*>(&run);
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
+  for (int i = 0; i < length / 2; ++i) {
     const float2 pair = Format<Scalar>::widen(words[i]);
     to[2 * i] = pair.x;
     to[2 * i + 1] = pair.y;
   }
 }
-
-// `offset` - z for the eight zero points z of 4 bits in a word, times `factors`, exactly. A nibble
-// below the bits of 2^23 makes a float32 of 2^23 and as many units, without a conversion.
-template <typename Factor>
-__device__ inline void open_zeros(uint32_t word, float offset, const Factor& factor,
-                                  float (&to)[8]) {
+template <typename Scalar, int length>
+__device__ inline Run<length> narrow_run(const float (&from)[length]) {
+  Run<length> run;
+  auto* words = reinterpret_cast<uint32_t*>(&run);
 #pragma unroll
-  for (int i = 0; i < 8; ++i) {
+  for (int i = 0; i < length / 2; ++i) {
+    words[i] = Format<Scalar>::narrow(from[2 * i], from[2 * i + 1]);
+  }
+  return run;
+}
+
+// `offset` - z for the zero points z of a run, times `factors`, exactly. A nibble below the bits of
+// 2^23 makes a float32 of 2^23 and as many units, without a conversion.
+template <int length, typename Factor>
+__device__ inline void open_zeros(uint32_t word, float offset, const Factor& factor,
+                                  float (&to)[length]) {
+#pragma unroll
+  for (int i = 0; i < length; ++i) {
     const int place = 4 * (i % 4);
     const uint32_t source = i < 4 ? word : word >> 16;
     const float shifted = __uint_as_float((source & (15u << place)) | 0x4B000000u);

@@ -1,9 +1,9 @@
 // The kernel of gemm. A block multiplies a stripe of tiles: `rows` rows of the activations times
-// 256 columns times 128 rows of K each, down K first. A warp has 64 or 128 columns and up to 64
-// rows of its own, so that no sum is shared inside a block.
+// 256 columns times 128 rows of K each, down K first. A warp has 32, 64 or 128 columns and up to
+// 128 rows of its own, so that no sum is shared inside a block.
 //
 //   stage:  weights [64 columns][step][part][lane] 16 bytes, activations [row][kRowPitch],
-//           scales [group][column], zero points [group][column / 8]
+//           scales [group][column], zero points [group][column / 8] of a slice of a tile
 #pragma once
 
 #include "gemm_loader.cuh"
@@ -20,7 +20,6 @@ namespace marlin::cuda {
 // run. The lock is zero again when it has seen all. Returns whether this block has the result.
 template <class S>
 __device__ bool reduce(const GemmArguments& g, Multiplier<S>& multiplier, int column) {
-  using Fragments = Multiplier<S>;
   const int stripe = stripe_of_block();
   const int first_stripe = column * g.tiles_k / g.tiles_of_block;
   const int others = ((column + 1) * g.tiles_k - 1) / g.tiles_of_block - first_stripe;
@@ -28,12 +27,12 @@ __device__ bool reduce(const GemmArguments& g, Multiplier<S>& multiplier, int co
   int32_t* lock = g.locks + column;
   const auto partial_of = [&](int of_stripe) {
     return reinterpret_cast<float4*>(g.partial) +
-           static_cast<int64_t>(of_stripe) * Fragments::kFragments * S::kThreads + threadIdx.x;
+           static_cast<int64_t>(of_stripe) * kFragments<S> * S::kThreads + threadIdx.x;
   };
   if (stripe != first_stripe) {
     float4* partial = partial_of(stripe);
 #pragma unroll
-    for (int i = 0; i < Fragments::kFragments; ++i) {
+    for (int i = 0; i < kFragments<S>; ++i) {
       const float (&mine)[4] = multiplier.fragment(i);
       __stcg(partial + i * S::kThreads, make_float4(mine[0], mine[1], mine[2], mine[3]));
     }
@@ -51,7 +50,7 @@ __device__ bool reduce(const GemmArguments& g, Multiplier<S>& multiplier, int co
   for (int other = stripe + 1; other <= stripe + others; ++other) {
     const float4* partial = partial_of(other);
 #pragma unroll
-    for (int i = 0; i < Fragments::kFragments; ++i) {
+    for (int i = 0; i < kFragments<S>; ++i) {
       const float4 theirs = __ldcg(partial + i * S::kThreads);
       float (&mine)[4] = multiplier.fragment(i);
       mine[0] += theirs.x;
@@ -81,15 +80,20 @@ __global__ void __launch_bounds__(S::kThreads, 1) gemm(const __grid_constant__ G
   extern __shared__ __align__(256) unsigned char memory[];
   const uint32_t shared = shared_address(memory);
   constexpr int kAhead = S::kStages - 1;
+  constexpr int kTilesAhead = kAhead / S::kSlices;
+  static_assert(kAhead % S::kSlices == 0, "copies and products are at the same slice");
   int tile = start_of_stripe(g);
   Loader<S> loader(g, tile, shared);
   Multiplier<S> multiplier(g, shared);
 
 #pragma unroll 1
-  for (int s = 0; s < kAhead; ++s) {
-    loader.start(s * S::kStageBytes);
-    cp_async_commit();
-    if (loader.left() == 0) loader.enter(tile + s + 1);
+  for (int t = 0; t < kTilesAhead; ++t) {
+#pragma unroll
+    for (int slice = 0; slice < S::kSlices; ++slice) {
+      loader.start((t * S::kSlices + slice) * S::kStageBytes, slice);
+      cp_async_commit();
+    }
+    if (loader.left() == 0) loader.enter(tile + t + 1);
   }
   constexpr uint32_t kLastStage = kAhead * S::kStageBytes;
   uint32_t free = kLastStage;  // the stage that was in work last, in bytes
@@ -99,16 +103,19 @@ __global__ void __launch_bounds__(S::kThreads, 1) gemm(const __grid_constant__ G
     const int stop = loader.at() + stretch;
     tile += stretch;
     do {
-      cp_async_wait<kAhead - 1>();
-      // Activations and scales were copied by other threads; and the stage that is filled next is
-      // the one that all have read before they came here.
-      __syncthreads();
-      loader.start(free);
-      cp_async_commit();
-      free = next_stage<S>(free);
-      multiplier.multiply(free);
+#pragma unroll
+      for (int slice = 0; slice < S::kSlices; ++slice) {
+        cp_async_wait<kAhead - 1>();
+        // Activations and scales were copied by other threads; and the stage that is filled next is
+        // the one that all have read before they came here.
+        __syncthreads();
+        loader.start(free, slice);
+        cp_async_commit();
+        free = next_stage<S>(free);
+        multiplier.multiply(free, slice);
+      }
     } while (loader.at() != stop);
-    if (loader.left() == 0) loader.enter(tile + kAhead);
+    if (loader.left() == 0) loader.enter(tile + kTilesAhead);
     const int last = tile - 1;
     if (tile != end_of_column(g, last)) continue;
 

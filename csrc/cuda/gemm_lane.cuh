@@ -15,15 +15,15 @@ struct Lane {
   }
   static __device__ int first_column() {
     const int lane = lane_of_thread();
-    return column_warp<S>() * S::kWarpColumns + (S::kIsSmall ? lane / 4 * 8 : lane % 4 * 16);
+    return column_of_warp() + (S::kIsSmall ? lane / 4 * 8 : lane % 4 * 16);
   }
 
   // Of the columns whose weights this lane opens.
   static __device__ int first_weight_column() {
-    return column_warp<S>() * S::kWarpColumns + lane_of_thread() / 4 * 8;
+    return column_of_warp() + lane_of_thread() / 4 * 8;
   }
 
-  // Where the results of this lane belong, in the tile: eight of them begin at this column.
+  // Where the results of this lane belong, in the tile: a run of them begins at this column.
   static __device__ int column_of(int b, int e) {
     return first_column() + b * kBlockColumns + 8 * e;
   }
@@ -32,24 +32,24 @@ struct Lane {
     return S::kIsSmall ? lane % 4 * 2 + r : first_row(t) + lane / 4 + 8 * r;
   }
 
-  // Of a fragment for `eight`s e, the one in row r and column q: of few rows the weights are the
+  // Of a fragment for the runs e, the one in row r and column q: of few rows the weights are the
   // first operand, and the columns lie where rows do otherwise.
   static __device__ constexpr int half_of(int q) { return S::kIsSmall ? 0 : q % 2; }
   static __device__ constexpr int place_of(int e, int r, int q) {
     return S::kIsSmall ? q % 2 * 2 + r : r * 2 + e;
   }
-  // Calls `use(b)` for each block of columns, `use(b, e)` for each eight columns of a lane in them,
-  // and `use(t, r)` for each of its rows.
+  // Calls `use(b)` for each block of columns, `use(b, e)` for each run of a lane in them, and
+  // `use(t, r)` for each of its rows.
   template <typename Use>
   static __device__ void for_blocks(const Use& use) {
 #pragma unroll
     for (int b = 0; b < S::kBlocks; ++b) use(b);
   }
   template <typename Use>
-  static __device__ void for_eights(const Use& use) {
+  static __device__ void for_runs(const Use& use) {
     for_blocks([&](int b) {
 #pragma unroll
-      for (int e = 0; e < S::kEights; ++e) use(b, e);
+      for (int e = 0; e < S::kRuns; ++e) use(b, e);
     });
   }
   template <typename Use>
@@ -59,6 +59,12 @@ struct Lane {
 #pragma unroll
       for (int r = 0; r < 2; ++r) use(t, r);
     }
+  }
+
+ private:
+  // Of each eight columns of a block, warps that share it have a run each.
+  static __device__ int column_of_warp() {
+    return block_of_warp<S>() * kBlockColumns + warp_of_block<S>() * S::kRun;
   }
 };
 

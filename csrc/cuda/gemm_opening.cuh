@@ -14,7 +14,10 @@
 //   open              the operands of a word
 //   offset, base(odd) pairs of o and of the base; kOnes: a pair of ones
 //   enter, kUnit      activations as the products take them, and by what sums are too small
+// Of warps that share words it is that of their halves (gemm_pairs.cuh).
 #pragma once
+
+#include <type_traits>
 
 #ifdef MARLIN_MAGIC_OPENING
 #include "gemm_opening_magic.cuh"
@@ -31,5 +34,10 @@ using Opening = MagicOpening<Scalar, bits>;
 template <typename Scalar, int bits>
 using Opening = SubnormalOpening<Scalar, bits>;
 #endif
+
+// Of the warps of a Shape.
+template <class S>
+using OpeningOf = std::conditional_t<S::kBlockWarps == 1, Opening<typename S::Scalar, S::kBits>,
+                                     HalvesOfWords<Opening<typename S::Scalar, S::kBits>>>;
 
 }  // namespace marlin::cuda

@@ -4,6 +4,7 @@
 #include <cuda_fp16.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "ptx.cuh"
 
@@ -14,13 +15,15 @@ __device__ constexpr uint32_t pair_of(bool is_odd, uint16_t other, uint16_t comp
   return is_odd ? uint32_t{other} << 16 | complement : uint32_t{complement} << 16 | other;
 }
 
+// What chooses the upper byte of each half of a word, or the lower one, below the upper bytes of a
+// constant: an operand of __byte_perm.
+__device__ constexpr uint32_t bytes_of_halves(bool is_upper) { return is_upper ? 0x7351 : 0x7250; }
+
 // A pair of codes that lie in the upper byte of each half of a word, or what else is there, and the
 // upper bytes of `constant`: one instruction.
 __device__ inline uint32_t upper_bytes(uint32_t word, uint32_t constant) {
-  return __byte_perm(word, constant, 0x7351);
+  return __byte_perm(word, constant, bytes_of_halves(true));
 }
-
-__device__ inline uint32_t upper_bytes(uint32_t word) { return __byte_perm(word, 0, 0x4341); }
 
 // Two numbers of float16 in a word, and back.
 __device__ inline __half2 as_pair(uint32_t bits) { return reinterpret_cast<const __half2&>(bits); }
@@ -46,6 +49,24 @@ struct NibblesInPlace {
     to[1] = and_or<0x00F000F0>(word, constant);
     to[3] = upper_bytes(word, constant);
     to[2] = to[3] & 0xFF0FFF0F;
+  }
+};
+
+// The same by a warp that has two of the four kinds of each word: those of the `bytes` that
+// bytes_of_halves tells, in a register, so that all warps run the same instructions. `Whole` is the
+// opening of all four, which leaves codes in place.
+template <class Whole>
+struct HalvesOfWords : Whole {
+  static_assert(std::is_base_of_v<NibblesInPlace, Whole>, "kinds two and three are as the others");
+  static constexpr int kOperands = 2;
+
+  static __device__ constexpr float offsets(int p) { return p == 1 ? 17.0f : 1.0f; }
+  static __device__ constexpr bool carries(int p) { return p == 1; }
+
+  static __device__ void open(uint32_t word, uint32_t constant, uint32_t bytes,
+                              uint32_t (&to)[kOperands]) {
+    to[1] = __byte_perm(word, constant, bytes);
+    to[0] = to[1] & 0xFF0FFF0F;
   }
 };
 

@@ -12,16 +12,19 @@ int group_rows(const Problem& problem) {
   return problem.group_size % 128 == 0 ? 128 : problem.group_size % 64 == 0 ? 64 : 32;
 }
 
+// Whether tiles of 128 rows are filled up with no more rows than those of 64 would be: products
+// with these would take more time than it saves to open and read weights half as often.
+bool fills_tall(int64_t m) { return 128 * ceil_div(m, 128) <= 64 * ceil_div(m, 64); }
+
 Variant variant_of(const Problem& problem) {
-  Variant variant{problem.scalar, problem.bits, 64, group_rows(problem), problem.has_zeros};
-  if (problem.m <= 8) {
-    variant.rows = 8;
-  } else if (problem.m <= 16) {
-    variant.rows = 16;
-  } else if (problem.m <= 32 || !exists(variant)) {
-    variant.rows = 32;
-  }
-  return variant;
+  const auto with_rows = [&](int rows) {
+    return Variant{problem.scalar, problem.bits, rows, group_rows(problem), problem.has_zeros};
+  };
+  if (problem.m <= 8) return with_rows(8);
+  if (problem.m <= 16) return with_rows(16);
+  if (problem.m <= 32) return with_rows(32);
+  if (fills_tall(problem.m) && exists(with_rows(128))) return with_rows(128);
+  return with_rows(exists(with_rows(64)) ? 64 : 32);
 }
 
 // KiB of all blocks of a multiprocessor together: CUDA C++ Programming Guide, technical

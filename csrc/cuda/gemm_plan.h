@@ -30,7 +30,7 @@ struct Device {
 struct Variant {
   Scalar scalar;
   int bits;
-  int rows;        // 8, 16, 32 or 64
+  int rows;        // 8, 16, 32, 64 or 128
   int group_rows;  // rows of K that share scales inside a tile: 32, 64, 128; 0: all, once at the
                    // end
   bool has_zeros;
@@ -58,17 +58,19 @@ inline constexpr bool kScalesChannels = false;
 #endif
 
 inline constexpr int kTileColumns = 256;
-// Of a row of the activations in shared memory. The 16 bytes more than it has put eight rows, which
-// are read at a time, into different banks.
-inline constexpr int kRowPitch = kTileDepth * 2 + 16;
 
 // How a tile is shared out over the warps of a block, and what a stage in shared memory holds. Few
-// rows let a warp have 128 columns, so that fewer load the same activations; many have as many sums
-// as registers allow with 64.
+// rows let a warp have 128 columns, so that fewer load the same activations; more have as many sums
+// as registers allow with 64, and 128 rows with 32: two warps then share the words of a block of
+// layout.h, and open half of each. A whole tile of those would leave room for one stage alone, so
+// that it is copied in two slices of K; likewise one of 64 rows and codes of 8 bits.
 struct TileShape {
   int warp_columns;
   int row_warps;  // warps that have the same columns, each with a part of the rows
   int warps;
+  int slices;        // of a tile along K; a stage holds one
+  int row_pitch;     // bytes of a row of the activations in a stage,
+  int zero_pitch;    // and of the zero points of a group
   int weight_bytes;  // of a stage, as those below
   int activation_bytes;
   int scale_bytes;
@@ -86,10 +88,11 @@ struct TileShape {
 // alone, with the 99 KiB that sm_86 and sm_89 allow.
 inline constexpr int kThreadsOfTwo = 128;
 inline constexpr int kMaxSharedBytes = 99 * 1024;
-constexpr int stages_of(int threads, int stage_bytes, int exchange_bytes) {
+// Whole tiles are in flight, so that copies are always at the same slice as products.
+constexpr int stages_of(int threads, int slices, int stage_bytes, int exchange_bytes) {
   const int all = threads <= kThreadsOfTwo ? (164 / 2 - 1) * 1024 : kMaxSharedBytes;
-  const int stages = (all - exchange_bytes) / stage_bytes;
-  return stages < 2 ? 2 : stages;
+  const int tiles_ahead = ((all - exchange_bytes) / stage_bytes - 1) / slices;
+  return 1 + slices * (tiles_ahead < 1 ? 1 : tiles_ahead);
 }
 
 // Whether scales meet the weights, in float16, as they are opened. Else they meet the sums of each
@@ -97,7 +100,7 @@ constexpr int stages_of(int threads, int stage_bytes, int exchange_bytes) {
 // then take twice the registers, and many short groups more time than all the products.
 constexpr bool scales_weights(const Variant& v) {
   if (v.scalar != Scalar::kFloat16 || v.group_rows == 0) return false;
-  return v.rows == 64 || (v.rows == 32 && (v.group_rows < kTileDepth || v.has_zeros));
+  return v.rows >= 64 || (v.rows == 32 && (v.group_rows < kTileDepth || v.has_zeros));
 }
 
 // Bytes of a column whose scale and zero point wait in shared memory, ready for weights; magic
@@ -110,18 +113,29 @@ inline constexpr int kPreparedBytes = 4;
 
 constexpr TileShape shape_of(const Variant& v) {
   const bool is_grouped = v.group_rows != 0;
-  const int groups = is_grouped ? kTileDepth / v.group_rows : 0;
   const bool has_one_sum = !is_grouped || scales_weights(v);
+  const bool is_tall = v.rows == 128;
   TileShape shape{};
   const bool is_wide = v.rows == 8 || (v.rows == 16 && v.group_rows % kTileDepth == 0) ||
                        (v.rows == 32 && has_one_sum);
-  shape.warp_columns = is_wide ? 128 : 64;
+  shape.warp_columns = is_tall ? 32 : is_wide ? 128 : 64;
   shape.row_warps = v.rows == 64 && !has_one_sum ? 2 : 1;
   shape.warps = kTileColumns / shape.warp_columns * shape.row_warps;
-  shape.weight_bytes = kTileDepth * kTileColumns * v.bits / 8;
-  shape.activation_bytes = v.rows * kRowPitch;
+  shape.slices = is_tall || (v.rows == 64 && v.bits == 8 && scales_weights(v)) ? 2 : 1;
+  const int depth = kTileDepth / shape.slices;
+  const int groups = !is_grouped ? 0 : v.group_rows < depth ? depth / v.group_rows : 1;
+  // The 16 bytes more than a row has put eight of them, which are read at a time, into different
+  // banks.
+  shape.row_pitch = depth * 2 + 16;
+  shape.weight_bytes = depth * kTileColumns * v.bits / 8;
+  shape.activation_bytes = v.rows * shape.row_pitch;
   shape.scale_bytes = groups * kTileColumns * 2;
-  shape.zero_bytes = v.has_zeros ? groups * kTileColumns / 2 : 0;
+  // Those of a warp's blocks more, which puts the groups that it copies at a time into different
+  // banks.
+  const int copied_columns =
+      shape.warp_columns < kBlockColumns ? kBlockColumns : shape.warp_columns;
+  shape.zero_pitch = (kTileColumns + copied_columns) / 2;
+  shape.zero_bytes = v.has_zeros ? groups * shape.zero_pitch : 0;
   shape.stage_bytes =
       shape.weight_bytes + shape.activation_bytes + shape.scale_bytes + shape.zero_bytes;
   if (scales_weights(v)) {
@@ -130,13 +144,17 @@ constexpr TileShape shape_of(const Variant& v) {
     // Sums of activations, and for zero points of another kind: floats.
     shape.exchange_bytes = v.rows * (v.has_zeros ? 8 : 4);
   }
-  shape.stages = stages_of(shape.threads(), shape.stage_bytes, shape.exchange_bytes);
+  shape.stages = stages_of(shape.threads(), shape.slices, shape.stage_bytes, shape.exchange_bytes);
   return shape;
 }
 
-// Whether there is such a kernel: its stages fit everywhere.
+// Whether there is such a kernel: its stages fit everywhere. There are none of 128 rows of
+// bfloat16: a warp would have to prepare the activations of all rows (SubnormalUnit) for its few
+// columns.
 constexpr bool exists(const Variant& v) {
   if (kScalesChannels && v.group_rows == 0) return false;
+  const bool suits_tall = v.scalar == Scalar::kFloat16 && v.bits == 4;
+  if (v.rows == 128 && !suits_tall) return false;
   return shape_of(v).shared_bytes() <= kMaxSharedBytes;
 }
 

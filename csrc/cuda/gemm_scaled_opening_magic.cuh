@@ -37,6 +37,13 @@ struct MagicCodes<4> {
     to[2] = upper & 0xFF0FFF0F;
     to[3] = upper & 0xFFF0FFF0;
   }
+  // By a warp that has two of the kinds: those of the bytes that bytes_of_halves tells.
+  static __device__ void open_half(uint32_t word, uint32_t bytes, uint32_t magic,
+                                   uint32_t (&to)[kOperands / 2]) {
+    const uint32_t half = __byte_perm(word, magic, bytes);
+    to[0] = half & 0xFF0FFF0F;
+    to[1] = half & 0xFFF0FFF0;
+  }
   // d, of the zero point 8; and as it is of a zero point z, with 64 + z still to be taken from it.
   static __device__ constexpr uint32_t middle(bool odd, bool is_high) {
     return is_high ? pair_of(odd, 0xD480, 0x5470)   // -72, 71
@@ -70,13 +77,14 @@ class ScaledMagicOpening {
   using L = Lane<S>;
 
  public:
-  static constexpr int kOperands = Codes::kOperands;
+  static constexpr int kOperands = Codes::kOperands / S::kBlockWarps;
   static constexpr bool kHasUnits = false;
 
   __device__ ScaledMagicOpening(const GemmArguments&, uint32_t shared) {
     const int column = L::first_weight_column();
     scales_from_ = keep(shared + S::kScalesAt + column * 2);
-    zeros_from_ = keep(shared + S::kZerosAt + column / 2);
+    zeros_from_ = keep(shared + S::kZerosAt + column / 8 * 4);
+    if constexpr (S::kBlockWarps > 1) bytes_ = keep(bytes_of_halves(warp_of_block<S>() == 1));
   }
 
   __device__ void clear() {}
@@ -86,12 +94,15 @@ class ScaledMagicOpening {
   __device__ void enter_group(uint32_t stage, int group) {
     L::for_blocks([&](int b) {
       const int column = group * kTileColumns + b * kBlockColumns;
-      const uint4 scales = ld_shared(scales_from_ + stage + column * 2);
-      const uint32_t words[4] = {scales.x, scales.y, scales.z, scales.w};
+      uint32_t words[S::kRun / 2];
+      load_scales(scales_from_ + stage + column * 2, words);
       uint32_t zeros = 0;
-      if constexpr (S::kHasZeros) zeros = ld_shared_word(zeros_from_ + stage + column / 2);
+      if constexpr (S::kHasZeros) {
+        zeros = ld_shared_word(zeros_from_ + stage + group * S::kZeroPitch + b * kBlockColumns / 2);
+        if constexpr (S::kBlockWarps > 1) zeros >>= warp_of_block<S>() * S::kRun * 4;
+      }
 #pragma unroll
-      for (int q = 0; q < 8; ++q) {
+      for (int q = 0; q < S::kRun; ++q) {
         scales_[b][q] = __byte_perm(words[q / 2], 0, q % 2 == 0 ? 0x1010 : 0x3232);
         if constexpr (S::kHasZeros) {
           // 64 + z in both halves: the nibble as the upper one of its byte.
@@ -103,7 +114,11 @@ class ScaledMagicOpening {
   }
 
   __device__ void open(uint32_t word, bool odd, uint32_t (&to)[kOperands]) const {
-    Codes::open(word, Codes::magic(odd), to);
+    if constexpr (S::kBlockWarps > 1) {
+      Codes::open_half(word, bytes_, Codes::magic(odd), to);
+    } else {
+      Codes::open(word, Codes::magic(odd), to);
+    }
   }
 
   __device__ uint32_t scaled(uint32_t operand, int i, int b, int p, int h, bool odd) const {
@@ -116,6 +131,18 @@ class ScaledMagicOpening {
   }
 
  private:
+  static __device__ void load_scales(uint32_t from, uint32_t (&to)[4]) {
+    const uint4 chunk = ld_shared(from);
+    to[0] = chunk.x;
+    to[1] = chunk.y;
+    to[2] = chunk.z;
+    to[3] = chunk.w;
+  }
+  static __device__ void load_scales(uint32_t from, uint32_t (&to)[2]) {
+    const uint2 pair = ld_shared_pair(from);
+    to[0] = pair.x;
+    to[1] = pair.y;
+  }
   __device__ uint32_t distance(int i, int b, int q, bool odd) const {
     if constexpr (S::kHasZeros) {
       return as_bits(
@@ -125,9 +152,10 @@ class ScaledMagicOpening {
     }
   }
 
-  uint32_t scales_from_, zeros_from_;  // of this lane, in the first stage
-  uint32_t scales_[S::kBlocks][8];     // of a group, of the columns that this lane opens
-  uint32_t zeros_[S::kBlocks][8];
+  uint32_t scales_from_, zeros_from_;     // of this lane, in the first stage
+  uint32_t bytes_;                        // of words, that this warp opens
+  uint32_t scales_[S::kBlocks][S::kRun];  // of a group, of the columns that this lane opens
+  uint32_t zeros_[S::kBlocks][S::kRun];
 };
 
 }  // namespace marlin::cuda

@@ -39,11 +39,19 @@ struct PlainCodes<4> {
   static __device__ void open(uint32_t word, uint32_t low, uint32_t high, bool odd,
                               uint32_t (&to)[kOperands]) {
     const uint32_t flip = pair_of(odd, 0, 0x000F);
-    const uint32_t upper = upper_bytes(word);
+    const uint32_t upper = upper_bytes(word, 0);
     to[0] = and_xor(word, low, flip);
     to[1] = and_xor(word, high, flip << 4);
     to[2] = and_xor(upper, low, flip);
     to[3] = and_xor(upper, high, flip << 4);
+  }
+  // By a warp that has two of the kinds: those of the bytes that bytes_of_halves tells.
+  static __device__ void open_half(uint32_t word, uint32_t bytes, uint32_t low, uint32_t high,
+                                   bool odd, uint32_t (&to)[kOperands / 2]) {
+    const uint32_t flip = pair_of(odd, 0, 0x000F);
+    const uint32_t half = __byte_perm(word, 0, bytes);
+    to[0] = and_xor(half, low, flip);
+    to[1] = and_xor(half, high, flip << 4);
   }
 };
 
@@ -58,7 +66,7 @@ struct PlainCodes<8> {
                               uint32_t (&to)[kOperands]) {
     const uint32_t flip = pair_of(odd, 0, 0x00FF);
     to[0] = and_xor(word, low, flip);
-    to[1] = upper_bytes(word) ^ flip;
+    to[1] = upper_bytes(word, 0) ^ flip;
   }
 };
 
@@ -68,19 +76,22 @@ class ScaledSubnormalOpening {
   using L = Lane<S>;
 
  public:
-  static constexpr int kOperands = Codes::kOperands;
+  static constexpr int kOperands = Codes::kOperands / S::kBlockWarps;
   static constexpr bool kHasUnits = true;
 
   __device__ ScaledSubnormalOpening(const GemmArguments& g, uint32_t shared) {
     const int lane = lane_of_thread();
     const int eight = lane / 4;
     const int p = lane % 4;
-    const int first = column_warp<S>() * S::kWarpColumns;
-    const uint32_t prepared = shared + S::kExchangeAt + first * kColumnBytes;
+    const int first = block_of_warp<S>() * kBlockColumns;
+    const uint32_t prepared =
+        shared + S::kExchangeAt + column_warp<S>() * S::kWarpColumns * kColumnBytes;
     scales_from_ = keep(shared + S::kScalesAt + first * 2 + lane * 4);
-    prepared_to_ = keep(prepared + chunk_of(eight, p / 2) + p % 2 * 8);
+    prepares_ = S::kBlockWarps == 1 || p / S::kKinds == warp_of_block<S>();
+    prepared_to_ = keep(prepared + chunk_of(eight, p % S::kKinds / 2) + p % 2 * 8);
 #pragma unroll
-    for (int i = 0; i < 2; ++i) prepared_from_[i] = keep(prepared + chunk_of(eight, i));
+    for (int i = 0; i < kChunks; ++i) prepared_from_[i] = keep(prepared + chunk_of(eight, i));
+    if constexpr (S::kBlockWarps > 1) bytes_ = keep(bytes_of_halves(warp_of_block<S>() == 1));
     low_ = keep(Codes::kMask | hidden_zero(g));
     high_ = keep(Codes::kMask << 4 | hidden_zero(g));
     if constexpr (S::kHasZeros) {
@@ -115,8 +126,10 @@ class ScaledSubnormalOpening {
 #pragma unroll
     for (int g = 0; g < S::kGroups; ++g) {
       L::for_blocks([&](int b) {
-        st_shared_pair(prepared_to_ + column_of(g, b) * kColumnBytes, products[g][b],
-                       offset_of(stage, g, b, products[g][b]));
+        const uint32_t offset = offset_of(stage, g, b, products[g][b]);
+        if (prepares_) {
+          st_shared_pair(prepared_to_ + column_of(g, b) * kColumnBytes, products[g][b], offset);
+        }
       });
     }
     __syncwarp();
@@ -125,7 +138,7 @@ class ScaledSubnormalOpening {
   __device__ void enter_group(uint32_t, int group) {
     L::for_blocks([&](int b) {
 #pragma unroll
-      for (int i = 0; i < 2; ++i) {
+      for (int i = 0; i < kChunks; ++i) {
         const uint4 chunk = ld_shared(prepared_from_[i] + column_of(group, b) * kColumnBytes);
         scales_[b][2 * i] = chunk.x;
         offsets_[b][2 * i] = chunk.y;
@@ -136,7 +149,11 @@ class ScaledSubnormalOpening {
   }
 
   __device__ void open(uint32_t word, bool odd, uint32_t (&to)[kOperands]) const {
-    Codes::open(word, low_, high_, odd, to);
+    if constexpr (S::kBlockWarps > 1) {
+      Codes::open_half(word, bytes_, low_, high_, odd, to);
+    } else {
+      Codes::open(word, low_, high_, odd, to);
+    }
   }
 
   // Of the column 2 p + h of eight in the block b.
@@ -150,15 +167,16 @@ class ScaledSubnormalOpening {
     }
   }
 
-  __device__ void units(int b, int e, float (&to)[8]) const {
+  __device__ void units(int b, int e, float (&to)[S::kRun]) const {
     to_columns(norms_[b], e, kUnitExponent, Codes::log2_factor, to);
   }
 
  private:
   using PerGroup = uint32_t[S::kGroups][S::kBlocks];
   static constexpr uint32_t kAllLanes = 0xFFFFFFFFu;
-  static constexpr int kColumnBytes = 4;  // S and D
-  static constexpr int kBias = 15;        // of exponents
+  static constexpr int kChunks = S::kKinds / 2;  // of prepared columns, of eight that a lane opens
+  static constexpr int kColumnBytes = 4;         // S and D
+  static constexpr int kBias = 15;               // of exponents
   static constexpr uint16_t kLargestNorm = (14 + kBias) << 10;
   static constexpr uint32_t kInfinity = 0x7C007C00;
   static constexpr int kUnitExponent = 24 + 2 * kBias;  // of 2^24 / n^2, where n = 2^-15
@@ -204,8 +222,8 @@ class ScaledSubnormalOpening {
       }
       const uint32_t steps = before - norms_[b];
 #pragma unroll
-      for (int e = 0; e < S::kEights; ++e) {
-        float factors[8];
+      for (int e = 0; e < S::kRuns; ++e) {
+        float factors[S::kRun];
         to_columns(steps, e, 0, [](int) { return 0; }, factors);
         use(b, e, factors);
       }
@@ -223,10 +241,10 @@ class ScaledSubnormalOpening {
   // factors, for the eight columns of a lane's results; the words are those of the lanes' columns.
   template <typename Factor>
   static __device__ void to_columns(uint32_t fields, int e, int exponent, const Factor& log2_factor,
-                                    float (&to)[8]) {
-    const int first = lane_of_thread() % 4 * 8 + 4 * e;
+                                    float (&to)[S::kRun]) {
+    const int first = lane_of_thread() % 4 * 8 + 4 * e + warp_of_block<S>() * S::kKinds;
 #pragma unroll
-    for (int q = 0; q < 8; ++q) {
+    for (int q = 0; q < S::kRun; ++q) {
       const uint32_t pair = __shfl_sync(kAllLanes, fields, first + q / 2);
       const uint32_t field = q % 2 == 0 ? pair & 0xFFFF : pair >> 16;
       to[q] = __uint_as_float((127 + exponent - log2_factor(q / 2) << 23) - (field << 14));
@@ -236,7 +254,8 @@ class ScaledSubnormalOpening {
   // -z * 2^-24 of a lane's two columns, 16 times as much where codes lie higher; or D.
   __device__ uint32_t offset_of(uint32_t stage, int group, int b, uint32_t scale) const {
     if constexpr (S::kHasZeros) {
-      const uint32_t word = ld_shared_word(zeros_from_ + stage + column_of(group, b) / 2);
+      const int at = group * S::kZeroPitch + b * kBlockColumns / 2;
+      const uint32_t word = ld_shared_word(zeros_from_ + stage + at);
       const uint32_t pair = word >> zero_shift_;
       return ((pair & 0x0F) + ((pair & 0xF0) << 12)) * zero_factor_ | 0x80008000;
     } else {
@@ -245,12 +264,15 @@ class ScaledSubnormalOpening {
   }
 
   uint32_t scales_from_, zeros_from_;  // of this lane, in the first stage
-  uint32_t prepared_to_, prepared_from_[2];
+  bool prepares_;                      // of a block that warps share, each prepares what it opens
+  uint32_t prepared_to_, prepared_from_[kChunks];
+  uint32_t bytes_;       // of words, that this warp opens
   uint32_t low_, high_;  // masks, which leave the place of a constant to others
   uint32_t minus_middle_, zero_shift_, zero_factor_;
-  uint32_t norms_[S::kBlocks];           // n, of two columns in each block
-  uint32_t scales_[S::kBlocks][kKinds];  // S and D of a group, of the columns that this lane opens
-  uint32_t offsets_[S::kBlocks][kKinds];
+  uint32_t norms_[S::kBlocks];  // n, of two columns in each block
+  uint32_t scales_[S::kBlocks]
+                  [S::kKinds];  // S and D of a group, of the columns that this lane opens
+  uint32_t offsets_[S::kBlocks][S::kKinds];
 };
 
 }  // namespace marlin::cuda

@@ -14,7 +14,7 @@ namespace marlin::cuda {
 constexpr int kChunkBytes = 16;
 constexpr int kRowBytes = kTileDepth * 2;  // of a row of the activations in a tile
 constexpr int kRowChunks = kRowBytes / kChunkBytes;
-constexpr int kKinds = 4;  // places of a code in the words of a lane: p of layout.h
+constexpr int kBlockKinds = 4;  // places of a code in the words of a lane: p of layout.h
 
 template <typename Element, int bits, int rows, int group_rows, bool has_zeros>
 struct Shape {
@@ -35,7 +35,6 @@ struct Shape {
   static constexpr bool kScalesWeights = scales_weights(kVariant);
   static constexpr bool kScalesSums = kIsGrouped && !kScalesWeights;
   static constexpr int kGroupSteps = kIsGrouped ? group_rows / kStepRows : kTileSteps;
-  static constexpr int kGroups = kIsGrouped ? kTileDepth / group_rows : 0;
   static constexpr int kGroupRows = group_rows;
   static constexpr bool kHasZeros = has_zeros;
   static constexpr int kStages = kTile.stages;
@@ -44,12 +43,30 @@ struct Shape {
   static constexpr int kThreads = kTile.threads();
   static constexpr int kWarps = kTile.warps / kRowWarps;  // side by side along the columns
   static constexpr int kWarpColumns = kTile.warp_columns;
-  static constexpr int kBlocks = kWarpColumns / kBlockColumns;  // of layout.h, of a warp
+  // Warps side by side that share a block of layout.h, each with some of its kinds; or else the
+  // blocks of a warp.
+  static constexpr int kBlockWarps =
+      kWarpColumns < kBlockColumns ? kBlockColumns / kWarpColumns : 1;
+  static constexpr int kBlocks = kWarpColumns * kBlockWarps / kBlockColumns;
+  static constexpr int kKinds = kBlockKinds / kBlockWarps;
+
+  // A stage holds a slice of a tile.
+  static constexpr int kSlices = kTile.slices;
+  static constexpr int kSliceSteps = kTileSteps / kSlices;
+  static constexpr int kRowPitch = kTile.row_pitch;
+  static constexpr int kZeroPitch = kTile.zero_pitch;
+  // Groups that begin in a slice, of those in which any do: every one, or every second one.
+  static constexpr int kGroups = !kIsGrouped                 ? 0
+                                 : kGroupSteps < kSliceSteps ? kSliceSteps / kGroupSteps
+                                                             : 1;
+  static constexpr int kGroupSlices = kGroupSteps < kSliceSteps ? 1 : kGroupSteps / kSliceSteps;
+  static __device__ constexpr bool begins_groups(int slice) { return slice % kGroupSlices == 0; }
 
   static constexpr int kParts = parts_of(bits);
   static constexpr int kPartKinds = kKinds / kParts;
-  static constexpr int kStepBytes = kParts * kPartWords * 4;   // of a block of layout.h,
-  static constexpr int kBlockBytes = kTileSteps * kStepBytes;  // and of its part of a tile
+  static constexpr int kStepBytes = kParts * kPartWords * 4;    // of a block of layout.h,
+  static constexpr int kBlockBytes = kTileSteps * kStepBytes;   // of its part of a tile,
+  static constexpr int kSliceBytes = kSliceSteps * kStepBytes;  // and of a slice
 
   static constexpr int kActivationsAt = kTile.weight_bytes;
   static constexpr int kScalesAt = kActivationsAt + kTile.activation_bytes;
@@ -59,9 +76,10 @@ struct Shape {
   // Sums of a lane, in fragments of four: of 16 columns by 8 rows, or of 8 columns by 16 rows.
   static constexpr int kHalves = kIsSmall ? 1 : 2;
   static constexpr int kRowTiles = kIsSmall ? 1 : kWarpRows / 16;
-  // The same sums as runs of eight neighbouring columns: so many of a block in each of a lane's
-  // rows, of which there are two in a tile of rows.
-  static constexpr int kEights = kIsSmall ? 1 : 2;
+  // The same sums as runs of neighbouring columns: so many of a block in each of a lane's rows, of
+  // which there are two in a tile of rows.
+  static constexpr int kRuns = kIsSmall ? 1 : 2;
+  static constexpr int kRun = 2 * kKinds;
 
   // Sums of activations alone belong to no column. Where they are needed only once, at the end,
   // each warp takes one tile of rows for all: its first one, so that the warps begin with others.
@@ -87,6 +105,17 @@ __device__ inline int column_warp() {
 template <class S>
 __device__ inline int row_warp() {
   return threadIdx.x / 32 / S::kWarps;
+}
+
+// The first block of layout.h of this warp in the tile, and which of the warps that share it this
+// is.
+template <class S>
+__device__ inline int block_of_warp() {
+  return column_warp<S>() / S::kBlockWarps * S::kBlocks;
+}
+template <class S>
+__device__ inline int warp_of_block() {
+  return column_warp<S>() % S::kBlockWarps;
 }
 
 // The stripe of this block, from the last one on: a stripe waits for later ones, and so for blocks
@@ -115,7 +144,10 @@ __device__ inline uint32_t keep(uint32_t value) {
   return __shfl_sync(0xFFFFFFFFu, value, threadIdx.x % 32);
 }
 
-// A zero that the compiler doesn't know.
-__device__ inline uint32_t hidden_zero(const GemmArguments& g) { return g.m >> 31; }
+// A zero that the compiler doesn't know, and that for all it knows differs between lanes: it sees
+// through a shuffle of what all have.
+__device__ inline uint32_t hidden_zero(const GemmArguments& g) {
+  return min(g.m, lane_of_thread()) >> 31;
+}
 
 }  // namespace marlin::cuda

@@ -16,11 +16,15 @@ __device__ constexpr uint32_t complement_mask(int64_t step) {
   return is_odd_step(step) ? 0x0000FFFFu : 0xFFFF0000u;
 }
 
-// Sixteen bytes of a lane, aligned to as many. One store: an assignment may become four of 4 bytes,
-// each of which opens all sectors again.
-__device__ inline void store_chunk(void* to, const uint4& chunk) {
-  __stcg(static_cast<uint4*>(to), chunk);
+// Sixteen bytes of a lane, or eight, aligned to as many. One store: an assignment may become four
+// of 4 bytes, each of which opens all sectors again.
+template <typename Chunk>
+__device__ inline void store_chunk(void* to, const Chunk& chunk) {
+  __stcg(static_cast<Chunk*>(to), chunk);
 }
-__device__ inline uint4 load_chunk(const void* from) { return *static_cast<const uint4*>(from); }
+template <typename Chunk = uint4>
+__device__ inline Chunk load_chunk(const void* from) {
+  return *static_cast<const Chunk*>(from);
+}
 
 }  // namespace marlin::cuda

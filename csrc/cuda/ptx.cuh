@@ -75,6 +75,15 @@ __device__ inline uint4 ld_shared(uint32_t from) {
   return value;
 }
 
+__device__ inline uint2 ld_shared_pair(uint32_t from) {
+  uint2 value;
+  asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];"
+               : "=r"(value.x), "=r"(value.y)
+               : "r"(from)
+               : "memory");
+  return value;
+}
+
 __device__ inline uint32_t ld_shared_word(uint32_t from) {
   uint32_t value;
   asm volatile("ld.shared.u32 %0, [%1];" : "=r"(value) : "r"(from) : "memory");

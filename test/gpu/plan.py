@@ -44,10 +44,10 @@ class TileShape:
     warp_columns: int
     row_warps: int
     warps: int
+    slices: int
     weight_bytes: int
     activation_bytes: int
     scale_bytes: int
-    zero_bytes: int
     stages: int
     shared_bytes: int
     scales_weights: int

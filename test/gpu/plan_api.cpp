@@ -15,8 +15,8 @@ struct PlanNumbers {
 };
 
 struct ShapeNumbers {
-  int32_t warp_columns, row_warps, warps;
-  int32_t weight_bytes, activation_bytes, scale_bytes, zero_bytes;
+  int32_t warp_columns, row_warps, warps, slices;
+  int32_t weight_bytes, activation_bytes, scale_bytes;
   int32_t stages, shared_bytes, scales_weights;
 };
 
@@ -50,10 +50,10 @@ extern "C" void marlin_tile_shape(int bits, int rows, int group_rows, int has_ze
   *out = {shape.warp_columns,
           shape.row_warps,
           shape.warps,
+          shape.slices,
           shape.weight_bytes,
           shape.activation_bytes,
           shape.scale_bytes,
-          shape.zero_bytes,
           shape.stages,
           shape.shared_bytes(),
           scales_weights(variant) ? 1 : 0};

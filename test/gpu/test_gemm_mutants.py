@@ -19,10 +19,11 @@ KERNELS = {
     16: Kernel((11, (12,), 16), 32, "bfloat16", bits=8),
     32: Kernel((21, (20, 28), 32), -1, has_zeros=True),
     64: Kernel((41, (34, 44, 52, 60), 130), 128),
+    128: Kernel((85, (66, 76, 84, 92, 98, 108, 116, 124), 200), -1, has_zeros=True),
 }
 
 # Every so many of the mutants in the long survey: more rows take longer, and do the same again.
-STRIDES = {8: 1, 16: 1, 32: 4, 64: 6}
+STRIDES = {8: 1, 16: 1, 32: 4, 64: 6, 128: 12}
 
 
 def survey_of(kernel: Kernel, kinds: frozenset[str], stride: int = 1) -> Survey:

@@ -34,16 +34,19 @@ CPU_LAYERS = [(4096, 4096, 128), (4544, 4672, 64)]
 TYPES = [torch.float16, torch.bfloat16]
 
 
-@pytest.mark.parametrize("m", [*range(1, 18), 24, 31, 32, 33, 48, 63, 64, 65, 100, 127, 128, 129])
+@pytest.mark.parametrize(
+    "m", [*range(1, 18), 24, 31, 32, 33, 48, 63, 64, 65, 100, 127, 128, 129, 199]
+)
+@pytest.mark.parametrize("group_size", [128, -1])
 @pytest.mark.parametrize("scalar", ["float16", "bfloat16"])
-def test_every_row_count(scalar: str, m: int) -> None:
-    operands_of(make_product(m, 264, 256, 128, scalar=scalar, has_bias=True)).check()
+def test_every_row_count(scalar: str, group_size: int, m: int) -> None:
+    operands_of(make_product(m, 264, 256, group_size, scalar=scalar, has_bias=True)).check()
 
 
 @pytest.mark.parametrize("group_size", [-1, 32, 64, 96, 128, 256])
 @pytest.mark.parametrize("scalar", ["float16", "bfloat16"])
 @pytest.mark.parametrize(("bits", "has_zeros"), [(4, False), (4, True), (8, False)])
-@pytest.mark.parametrize("m", [5, 16, 20, 40, 130])
+@pytest.mark.parametrize("m", [5, 16, 20, 40, 100, 130])
 def test_every_type_and_group(
     m: int, bits: int, has_zeros: bool, scalar: str, group_size: int
 ) -> None:
@@ -58,9 +61,10 @@ def test_every_type_and_group(
 
 
 @pytest.mark.parametrize("n", [8, 16, 56, 64, 72, 248, 256, 264, 520, 1032])
-@pytest.mark.parametrize("m", [3, 40])
-def test_every_column_tail(m: int, n: int) -> None:
-    operands_of(make_product(m, n, 128, 32, has_zeros=n % 16 == 8, has_bias=True)).check()
+@pytest.mark.parametrize(("m", "group_size"), [(3, 32), (40, 32), (100, -1)])
+def test_every_column_tail(m: int, group_size: int, n: int) -> None:
+    product = make_product(m, n, 128, group_size, has_zeros=n % 16 == 8, has_bias=True)
+    operands_of(product).check()
 
 
 @pytest.mark.parametrize("k", [32, 64, 96, 160, 352, 1056, 4128])
@@ -72,7 +76,7 @@ def test_every_tail_of_k(m: int, group_size: int, k: int) -> None:
 
 @pytest.mark.parametrize("activations", ["gaussian", "positive", "alternating", "outliers"])
 @pytest.mark.parametrize("group_size", [128, -1])
-@pytest.mark.parametrize("m", [8, 64])
+@pytest.mark.parametrize("m", [8, 64, 128])
 def test_no_pattern_of_activations_makes_sums_drift(
     m: int, group_size: int, activations: str
 ) -> None:
@@ -85,15 +89,15 @@ def test_no_pattern_of_activations_makes_sums_drift(
 def test_layers_of_models(k: int, n: int, group_size: int, dtype: torch.dtype) -> None:
     """All rows at once, and some at a time: other tiles, other stripes."""
     layer = random_operands(130, n, k, group_size, dtype)
-    for m in (1, 8, 16, 32, 64, 130):
+    for m in (1, 8, 16, 32, 64, 128, 130):
         layer.rows(0, m).check(tolerance=LAYER_TOLERANCE)
 
 
 @pytest.mark.parametrize("group_size", [-1, 32, 64])
 @pytest.mark.parametrize("has_zeros", [False, True])
 def test_a_layer_with_every_group_size(has_zeros: bool, group_size: int) -> None:
-    layer = random_operands(64, 4096, 4096, group_size, has_zeros=has_zeros)
-    for m in (1, 16, 64):
+    layer = random_operands(128, 4096, 4096, group_size, has_zeros=has_zeros)
+    for m in (1, 16, 64, 128):
         layer.rows(0, m).check(tolerance=LAYER_TOLERANCE)
 
 

@@ -17,7 +17,7 @@ def check(seed: int) -> None:
     k = 32 * parts if group_size == -1 else group_size * int(rng.integers(1, 6))
     bits = int(rng.choice([4, 4, 8]))
     product = make_product(
-        int(rng.choice([*range(1, 20), 31, 32, 33, 63, 64, 65, 100])),
+        int(rng.choice([*range(1, 20), 31, 32, 33, 63, 64, 65, 100, 128, 130, 200])),
         8 * int(rng.integers(1, 70)),
         k,
         group_size,

@@ -21,12 +21,13 @@ def plan_of(
     *,
     bits: int = 4,
     has_zeros: bool = False,
+    is_bfloat16: bool = False,
 ) -> Plan:
     return plan_gemm(
         *(m, n, k, group_size),
         bits=bits,
         has_zeros=has_zeros,
-        is_bfloat16=False,
+        is_bfloat16=is_bfloat16,
         architecture=architecture,
         multiprocessors=MULTIPROCESSORS[architecture],
     )
@@ -58,7 +59,7 @@ def resident_blocks(plan: Plan, architecture: int) -> int:
 @pytest.mark.parametrize("architecture", SHARED_KIB)
 @pytest.mark.parametrize("group_size", [32, 64, 96, 128, 384, 4096 * 3])
 @pytest.mark.parametrize(("bits", "has_zeros"), [(4, False), (4, True), (8, False)])
-@pytest.mark.parametrize("m", [1, 16, 32, 64])
+@pytest.mark.parametrize("m", [1, 16, 32, 64, 128])
 def test_stages_fit_the_shared_memory(
     m: int, bits: int, has_zeros: bool, group_size: int, architecture: int
 ) -> None:
@@ -69,6 +70,8 @@ def test_stages_fit_the_shared_memory(
     assert plan.shared_bytes == shape.shared_bytes
     assert plan.threads == 32 * shape.warps
     assert shape.stages >= 2
+    # Of the stages that are under way each slice of a tile has as many.
+    assert (shape.stages - 1) % shape.slices == 0
 
 
 @pytest.mark.parametrize(
@@ -84,10 +87,27 @@ def test_one_group_per_column_is_scaled_at_the_end() -> None:
 
 
 @pytest.mark.parametrize(
-    ("m", "rows"), [(1, 8), (8, 8), (9, 16), (16, 16), (17, 32), (32, 32), (33, 64), (512, 64)]
+    ("m", "rows"), [(1, 8), (8, 8), (9, 16), (16, 16), (17, 32), (32, 32), (33, 64), (512, 128)]
 )
 def test_rows_of_a_tile_suit_the_batch(m: int, rows: int) -> None:
-    assert plan_of(m, 64, 128, 128, 80).rows == rows
+    assert plan_of(m, 64, 256, 128, 80).rows == rows
+
+
+@pytest.mark.parametrize(
+    ("m", "rows"), [(64, 64), (65, 128), (128, 128), (129, 64), (192, 64), (193, 128), (2048, 128)]
+)
+def test_many_rows_of_float16_take_tiles_of_128(m: int, rows: int) -> None:
+    for group_size in (32, 64, 128, 256):
+        for has_zeros in (False, True):
+            assert plan_of(m, 64, 256, group_size, 80, has_zeros=has_zeros).rows == rows
+        assert plan_of(m, 64, 256, group_size, 80, is_bfloat16=True).rows == 64
+        assert plan_of(m, 64, 256, group_size, 80, bits=8).rows == 64
+
+
+def test_tiles_of_128_rows_are_filled_up_no_further_than_those_of_64() -> None:
+    for m in range(65, 1025):
+        plan = plan_of(m, 64, 256, 256, 80)
+        assert plan.tiles_m * plan.rows == -(-m // 64) * 64
 
 
 def test_the_workspace_holds_a_lock_per_column_of_tiles_and_the_sums_of_every_block() -> None:

@@ -12,12 +12,12 @@ from simulated import Simulated
 
 K = 640
 GROUP = 128
-ROWS = 33  # tiles of 64
+ROWS = (33, 67)  # tiles of 64 and of 128
 
 
-def product_of(scales: Floats, *, zeros: bool = False, k: int = K) -> Product:
+def product_of(m: int, scales: Floats, *, zeros: bool = False) -> Product:
     """With these scales: (groups, n)."""
-    product = make_product(ROWS, scales.shape[1], k, k // len(scales), has_zeros=zeros)
+    product = make_product(m, scales.shape[1], K, K // len(scales), has_zeros=zeros)
     return with_scales(product, to_bits(scales, "float16"))
 
 
@@ -54,57 +54,63 @@ def check(product: Product) -> None:
     assert (error <= bound_of(product)).all()
 
 
+@pytest.mark.parametrize("m", ROWS)
 @pytest.mark.parametrize("zeros", [False, True])
 @pytest.mark.parametrize("step", [-4, -2, -1, 1, 2, 4])
-def test_scales_may_grow_and_shrink(step: int, zeros: bool) -> None:
+def test_scales_may_grow_and_shrink(m: int, step: int, zeros: bool) -> None:
     exponents = step * np.arange(K // GROUP)[:, None] - 6 - 2 * abs(step)
-    check(product_of(np.exp2(exponents + np.zeros((1, 264))), zeros=zeros))
+    check(product_of(m, np.exp2(exponents + np.zeros((1, 264))), zeros=zeros))
 
 
+@pytest.mark.parametrize("m", ROWS)
 @pytest.mark.parametrize("group", [32, 64, 128])
 @pytest.mark.parametrize("seed", range(3))
-def test_every_column_has_scales_of_its_own_size(group: int, seed: int) -> None:
-    product = make_product(ROWS, 264, K, group, scale_range=16, seed=seed)
+def test_every_column_has_scales_of_its_own_size(m: int, group: int, seed: int) -> None:
+    product = make_product(m, 264, K, group, scale_range=16, seed=seed)
     error = np.abs(result_of(product) - product.exact)
     assert (error <= bound_of(product)).all()
 
 
+@pytest.mark.parametrize("m", ROWS)
 @pytest.mark.parametrize("scale", [2.0**-24, 3 * 2.0**-24, 2.0**-14, 2.0**-12, 1.0, 100.0, -0.02])
-def test_one_scale_of_any_size(scale: float) -> None:
-    product = product_of(np.full((K // GROUP, 72), scale))
+def test_one_scale_of_any_size(m: int, scale: float) -> None:
+    product = product_of(m, np.full((K // GROUP, 72), scale))
     product = replace(product, a=to_bits(to_floats(product.a, "float16") / 16, "float16"))
     check(with_scales(product, product.scales))
 
 
-def test_a_scale_of_zero_makes_zeros() -> None:
+@pytest.mark.parametrize("m", ROWS)
+def test_a_scale_of_zero_makes_zeros(m: int) -> None:
     scales = np.full((K // GROUP, 72), 0.01)
     scales[1:3, ::2] = 0
     scales[:, 5] = 0
-    product = product_of(scales)
+    product = product_of(m, scales)
     result = result_of(product)
     assert (np.abs(result - product.exact) <= bound_of(product)).all()
     assert not result[:, 5].any()
 
 
+@pytest.mark.parametrize("m", ROWS)
 @pytest.mark.parametrize("scale", [np.inf, -np.inf, np.nan])
-def test_a_scale_that_is_no_number_spoils_its_own_column_alone(scale: float) -> None:
+def test_a_scale_that_is_no_number_spoils_its_own_column_alone(m: int, scale: float) -> None:
     scales = np.full((K // GROUP, 72), 0.01)
-    healthy = result_of(product_of(scales))
+    healthy = result_of(product_of(m, scales))
     scales[3, 17] = scale
     with np.errstate(invalid="ignore"):
-        result = result_of(product_of(scales))
+        result = result_of(product_of(m, scales))
     assert not np.isfinite(result[:, 17]).any()
     others = np.arange(72) != 17
     assert np.array_equal(result[:, others], healthy[:, others])
 
 
+@pytest.mark.parametrize("m", ROWS)
 @pytest.mark.skipif(IS_MAGIC, reason="these have no sums to lower")
-def test_the_largest_scale_may_come_in_any_part_of_a_stripe() -> None:
+def test_the_largest_scale_may_come_in_any_part_of_a_stripe(m: int) -> None:
     """Blocks that share columns have norms of their own."""
     for position in range(K // GROUP):
         scales = np.full((K // GROUP, 264), 2.0**-9)
         scales[position] = 2.0**-2
-        product = product_of(scales)
+        product = product_of(m, scales)
         for multiprocessors in (1, 2, 5):
             error = np.abs(result_of(product, multiprocessors) - product.exact)
             assert (error <= bound_of(product)).all()

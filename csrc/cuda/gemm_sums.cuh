@@ -1,0 +1,74 @@
+// What a lane sums in the gemm kernel, and how it becomes rows of the result.
+#pragma once
+
+#include <cstdint>
+
+#include "gemm_format.cuh"
+#include "gemm_lane.cuh"
+#include "gemm_shape.cuh"
+
+namespace marlin::cuda {
+
+// What a warp sums: [tile of rows][block of columns][kind][half][four of a fragment].
+template <class S>
+using Sums = float[S::kRowTiles][S::kBlocks][S::kKinds][S::kHalves][4];
+
+template <class S>
+constexpr int kFragments = S::kRowTiles * S::kBlocks * S::kKinds * S::kHalves;
+
+template <class S>
+__device__ float (&fragment_of(Sums<S>& sums, int index))[4] {
+  const int h = index % S::kHalves;
+  const int p = index / S::kHalves % S::kKinds;
+  const int b = index / S::kHalves / S::kKinds % S::kBlocks;
+  return sums[index / S::kHalves / S::kKinds / S::kBlocks][b][p][h];
+}
+
+template <class S>
+__device__ void clear_sums(Sums<S>& sums) {
+#pragma unroll
+  for (int i = 0; i < kFragments<S>; ++i) {
+#pragma unroll
+    for (float& sum : fragment_of<S>(sums, i)) sum = 0;
+  }
+}
+
+// Of a run of columns (Lane::for_runs), the one in row r and column q.
+template <class S>
+__device__ float& sum_of(Sums<S>& sums, int t, int b, int e, int r, int q) {
+  return sums[t][b][q / 2][Lane<S>::half_of(q)][Lane<S>::place_of(e, r, q)];
+}
+
+// The run of scales or bias that begins in column n.
+template <class S>
+__device__ Run<S::kRun> load_run(const void* from, int n) {
+  return load_chunk<Run<S::kRun>>(static_cast<const typename S::Scalar*>(from) + n);
+}
+
+// Writes what belongs into the rows and columns that there are: sums times unit(p), p the kind, and
+// the bias.
+template <class S, typename Unit>
+__device__ void store_sums(const GemmArguments& g, const Column& column, Sums<S>& sums,
+                           const Unit& unit) {
+  using Scalar = typename S::Scalar;
+  using L = Lane<S>;
+  auto* out = static_cast<Scalar*>(g.out);
+  L::for_runs([&](int b, int e) {
+    const int n = column.n * kTileColumns + L::column_of(b, e);
+    if (n >= g.n) return;
+    float bias[S::kRun] = {};
+    if (g.bias != nullptr) widen_run<Scalar>(load_run<S>(g.bias, n), bias);
+    L::for_rows([&](int t, int r) {
+      const int m = column.m * S::kRows + L::row_of(t, r);
+      if (m >= g.m) return;
+      float value[S::kRun];
+#pragma unroll
+      for (int q = 0; q < S::kRun; ++q) {
+        value[q] = fmaf(sum_of<S>(sums, t, b, e, r, q), unit(q / 2), bias[q]);
+      }
+      store_chunk(out + static_cast<int64_t>(m) * g.n + n, narrow_run<Scalar>(value));
+    });
+  });
+}
+
+}  // namespace marlin::cuda
