@@ -137,10 +137,12 @@ class Multiplier {
   static __device__ constexpr float unit_factor(int) { return 1.0f; }
   static __device__ constexpr float kind_factor(int q) { return O::factor(q / 2); }
 
-  // Of the steps of a tile, the one in its slice.
+  // Of the steps of a tile, the one in its slice. Loops that are not unrolled know but one slice,
+  // and are spared the remainder.
   static __device__ constexpr int step_of_slice(int step) {
     return S::kSlices == 1 ? step : step % S::kSliceSteps;
   }
+
   // The steps whose activations are in registers together, from `first` on.
   __device__ void multiply_held(uint32_t stage, int first) {
     Activations<S> a;
