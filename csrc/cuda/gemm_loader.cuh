@@ -16,7 +16,8 @@ class Loader {
 
  public:
   __device__ Loader(const GemmArguments& g, int first, uint32_t shared)
-      : g_(g), policy_(createpolicy_evict_first()) {
+      : g_(g),
+        policy_(g.tiles_m == 1 ? createpolicy_evict_first() : createpolicy_evict_normal()) {
     const int lane = lane_of_thread();
     const int r = threadIdx.x / kRowThreads;
     const int chunk = threadIdx.x % kRowThreads;

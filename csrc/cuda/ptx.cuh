@@ -29,10 +29,16 @@ __device__ inline int32_t next(int32_t value) {
   return result;
 }
 
-// A policy of the second-level cache for what is read once.
+// Policies of the second-level cache: for what is read once, and for what is read again.
 __device__ inline uint64_t createpolicy_evict_first() {
   uint64_t policy;
   asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
+
+__device__ inline uint64_t createpolicy_evict_normal() {
+  uint64_t policy;
+  asm("createpolicy.fractional.L2::evict_normal.b64 %0, 1.0;" : "=l"(policy));
   return policy;
 }
 
