@@ -83,9 +83,16 @@ class Variant:
         weights = self.shape.slices * self.shape.weight_bytes
         activations = self.rows * TILE_DEPTH * 2
         shared_out = (weights + activations) // self.threads
-        groups = TILE_DEPTH // self.group_rows if self.group_rows else 0
-        scales = -(-groups * self.shape.warp_columns // 8 // WARP)
-        return shared_out // CHUNK_BYTES + scales * (2 if self.has_zeros else 1)
+        return shared_out // CHUNK_BYTES + self._scale_copies * (2 if self.has_zeros else 1)
+
+    @property
+    def _scale_copies(self) -> int:
+        """With each slice in which groups begin, so many lanes copy those of a warp's blocks."""
+        if not self.group_rows:
+            return 0
+        groups = max(1, TILE_DEPTH // self.shape.slices // self.group_rows)
+        lanes = groups * max(self.shape.warp_columns, BLOCK_COLUMNS) // 8
+        return TILE_DEPTH // (groups * self.group_rows) * -(-lanes // WARP)
 
     @property
     def products(self) -> int:
