@@ -11,10 +11,12 @@
 namespace marlin::cuda {
 
 inline constexpr int kGroupUnit = 16;  // rows of K, see group_magic
+// Elements from one row of the activations to the next: in a tile, rows lie less than 2^31 apart.
+inline constexpr int64_t kMaxStride = int64_t{1} << 24;
 
 // The argument of every kernel, passed by value.
 struct GemmArguments {
-  const void* a;            // [m][k] of 16 bits, rows a_stride < 2^25 apart; both multiples of 8
+  const void* a;            // [m][k] of 16 bits, rows a_stride apart; both multiples of 8
   const uint32_t* weights;  // see layout.h
   const void* scales;       // [groups][n] in the type of `a`
   const uint32_t* zeros;    // [groups][n / 8], or null
@@ -22,7 +24,7 @@ struct GemmArguments {
   void* out;                // [m][n]
   float* partial;           // Launch::partial_bytes, of any content
   int32_t* locks;           // Launch::lock_count
-  int64_t a_stride;
+  int64_t a_stride;         // below kMaxStride, if there are several rows
   int32_t m, n, k;
   int32_t groups;
   // ceil(2^32 / (group_size / 16)): row / group_size is the upper half of its product with row /

@@ -16,8 +16,7 @@ class Loader {
 
  public:
   __device__ Loader(const GemmArguments& g, int first, uint32_t shared)
-      : g_(g),
-        policy_(g.tiles_m == 1 ? createpolicy_evict_first() : createpolicy_evict_normal()) {
+      : g_(g), policy_(g.tiles_m == 1 ? createpolicy_evict_first() : createpolicy_evict_normal()) {
     const int lane = lane_of_thread();
     const int r = threadIdx.x / kRowThreads;
     const int chunk = threadIdx.x % kRowThreads;
@@ -77,6 +76,7 @@ class Loader {
   static constexpr int kSliceParts = kRowParts / S::kSlices;
   static constexpr int kRowsAtATime = S::kThreads / kRowThreads;
   static constexpr int kCopiedRows = S::kRows / kRowsAtATime;  // by one thread
+  static_assert((S::kRows - 1) * kMaxStride < int64_t{1} << 31, "offsets of rows have 32 bits");
   // Of a slice of a block, by one of the warps that share it.
   static constexpr int kCopiedBytes = S::kSliceBytes / (S::kRowWarps * S::kBlockWarps);
   // Immediate offsets of copies reach 2 KiB to both sides of an address.

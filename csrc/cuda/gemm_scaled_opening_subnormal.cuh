@@ -156,7 +156,6 @@ class ScaledSubnormalOpening {
     }
   }
 
-  // Of the column 2 p + h of eight in the block b.
   __device__ uint32_t scaled(uint32_t operand, int, int b, int p, int h, bool) const {
     const __half2 scale = both(scales_[b][p], h);
     const __half2 offset = both(offsets_[b][p], h);
@@ -174,12 +173,12 @@ class ScaledSubnormalOpening {
  private:
   using PerGroup = uint32_t[S::kGroups][S::kBlocks];
   static constexpr uint32_t kAllLanes = 0xFFFFFFFFu;
-  static constexpr int kChunks = S::kKinds / 2;  // of prepared columns, of eight that a lane opens
+  static constexpr int kChunks = S::kKinds / 2;  // that hold S and D of what a lane opens of eight
   static constexpr int kColumnBytes = 4;         // S and D
   static constexpr int kBias = 15;               // of exponents
   static constexpr uint16_t kLargestNorm = (14 + kBias) << 10;
   static constexpr uint32_t kInfinity = 0x7C007C00;
-  static constexpr int kUnitExponent = 24 + 2 * kBias;  // of 2^24 / n^2, where n = 2^-15
+  static constexpr int kUnitExponent = 24 + 2 * kBias;  // of 2^24 / n^2, if n had a field of zero
 
   static __device__ constexpr int column_of(int group, int b) {
     return group * kTileColumns + b * kBlockColumns;
@@ -237,8 +236,8 @@ class ScaledSubnormalOpening {
     return ((0x003A003A - exponents) >> 1 & 0x001F001F) << 10;
   }
 
-  // 2^exponent divided by the square of what exponent fields of half a word tell, and by the
-  // factors, for the eight columns of a lane's results; the words are those of the lanes' columns.
+  // Powers of two for a run of a lane's results: `exponent` less a kind's factor, and less twice
+  // the exponent field of its column in the word of the lane that prepares it.
   template <typename Factor>
   static __device__ void to_columns(uint32_t fields, int e, int exponent, const Factor& log2_factor,
                                     float (&to)[S::kRun]) {
@@ -270,9 +269,8 @@ class ScaledSubnormalOpening {
   uint32_t low_, high_;  // masks, which leave the place of a constant to others
   uint32_t minus_middle_, zero_shift_, zero_factor_;
   uint32_t norms_[S::kBlocks];  // n, of two columns in each block
-  uint32_t scales_[S::kBlocks]
-                  [S::kKinds];  // S and D of a group, of the columns that this lane opens
-  uint32_t offsets_[S::kBlocks][S::kKinds];
+  // S and D of a group, of the columns that this lane opens.
+  uint32_t scales_[S::kBlocks][S::kKinds], offsets_[S::kBlocks][S::kKinds];
 };
 
 }  // namespace marlin::cuda

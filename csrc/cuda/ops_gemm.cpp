@@ -23,9 +23,8 @@ using torch::headeronly::ScalarType;
 
 constexpr int64_t kAlignment = 16;  // bytes that one copy of a kernel moves
 constexpr int64_t kElementBytes = 2;
-constexpr int64_t kMaxSize = int64_t{1} << 31;    // sizes are 32 bits in the kernel
-constexpr int64_t kMaxK = int64_t{1} << 20;       // see GemmArguments::group_magic
-constexpr int64_t kMaxStride = int64_t{1} << 25;  // 63 rows further is an offset of 32 bits
+constexpr int64_t kMaxSize = int64_t{1} << 31;  // sizes are 32 bits in the kernel
+constexpr int64_t kMaxK = int64_t{1} << 20;     // see GemmArguments::group_magic
 
 // What a product is made of; the tensors have been checked.
 struct Operands {
