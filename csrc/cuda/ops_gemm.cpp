@@ -111,14 +111,13 @@ void multiply(const Operands& operands, Dtype dtype, int64_t m, const Device& de
                      weights.n, " x ", weights.k);
   }
   const Tensor partial = torch::stable::new_empty(a, {launch.partial_bytes / 4}, ScalarType::Float);
-  const Tensor locks = locks_of(a, stream, launch.lock_count);
   GemmArguments arguments = arguments_of(launch, m, weights);
   arguments.a = rows.storage.const_data_ptr();
   arguments.a_stride = rows.stride;
   arguments.bias = bias.has_value() ? bias->const_data_ptr() : nullptr;
   arguments.out = out.mutable_data_ptr();
   arguments.partial = static_cast<float*>(partial.mutable_data_ptr());
-  arguments.locks = static_cast<int32_t*>(locks.mutable_data_ptr());
+  arguments.locks = locks_of(a.get_device_index(), stream, launch.lock_count);
   check_started(launch_gemm(launch, arguments, stream), "gemm");
 }
 

@@ -1,45 +1,127 @@
 #include "workspace.h"
 
-#include <torch/csrc/stable/ops.h>
-
 #include <algorithm>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <utility>
 #include <vector>
+
+#include "../common/error.h"
 
 namespace marlin::cuda {
 namespace {
 
 constexpr int64_t kLeastLocks = 4096;
 
-bool is_capturing(cudaStream_t stream) {
-  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-  return cudaStreamIsCapturing(stream, &status) == cudaSuccess &&
-         status != cudaStreamCaptureStatusNone;
+struct Locks {
+  int32_t device;
+  int32_t* first;
+  int64_t count;
+};
+
+// The graph that is being captured on a stream.
+struct Capture {
+  unsigned long long id = 0;  // 0: none
+  cudaGraph_t graph = nullptr;
+};
+
+struct StreamLocks {
+  std::optional<Locks> of_launches;
+  std::optional<Locks> of_capture;
+  unsigned long long capture = 0;  // whose they are
+};
+
+void check(cudaError_t status) {
+  if (status == cudaSuccess) return;
+  fail("internal", concat("no locks for the gemm kernel: ", cudaGetErrorString(status)));
 }
 
-Tensor make_locks(const Tensor& like, int64_t count) {
-  return torch::stable::new_zeros(like, {count}, torch::headeronly::ScalarType::Int);
+// What graphs had that are no more. Never destroyed, as are the locks themselves: at the end of the
+// process CUDA may be gone before them.
+class Returned {
+ public:
+  static Returned& all() {
+    static auto* returned = new Returned;
+    return *returned;
+  }
+
+  void add(const Locks& locks) {
+    const std::lock_guard guard(mutex_);
+    locks_.push_back(locks);
+  }
+
+  std::optional<Locks> take(int32_t device, int64_t count) {
+    const std::lock_guard guard(mutex_);
+    const auto suits = [&](const Locks& one) { return one.device == device && one.count >= count; };
+    const auto found = std::find_if(locks_.begin(), locks_.end(), suits);
+    if (found == locks_.end()) return std::nullopt;
+    const Locks taken = *found;
+    locks_.erase(found);
+    return taken;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<Locks> locks_;
+};
+
+Capture capture_on(cudaStream_t stream) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  Capture capture;
+  check(cudaStreamGetCaptureInfo(stream, &status, &capture.id, &capture.graph));
+  return status == cudaStreamCaptureStatusNone ? Capture{} : capture;
+}
+
+// While any thread captures a graph, memory is allocated only by those who say that no captured
+// work needs it to be.
+Locks allocate(int32_t device, int64_t count) {
+  cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
+  check(cudaThreadExchangeStreamCaptureMode(&mode));
+  void* memory = nullptr;
+  const cudaError_t status = cudaMalloc(&memory, static_cast<size_t>(count) * sizeof(int32_t));
+  check(cudaThreadExchangeStreamCaptureMode(&mode));
+  check(status);
+  return {device, static_cast<int32_t*>(memory), count};
+}
+
+// They come back when neither the graph nor anything made of it is left.
+void lend(const Locks& locks, cudaGraph_t graph) {
+  const auto come_back = [](void* lent) {
+    Returned::all().add(*static_cast<Locks*>(lent));
+    delete static_cast<Locks*>(lent);
+  };
+  cudaUserObject_t object = nullptr;
+  check(cudaUserObjectCreate(&object, new Locks(locks), come_back, 1,
+                             cudaUserObjectNoDestructorSync));
+  check(cudaGraphRetainUserObject(graph, object, 1, cudaGraphUserObjectMove));
 }
 
 }  // namespace
 
-Tensor locks_of(const Tensor& like, cudaStream_t stream, int64_t count) {
+int32_t* locks_of(int32_t device, cudaStream_t stream, int64_t count) {
   static std::mutex mutex;
-  // Never destroyed: at the end of the process CUDA may be gone before it. Nor is a tensor that a
-  // larger one follows, because a graph that was captured on the stream still uses it.
-  static auto* locks = new std::map<std::pair<int32_t, cudaStream_t>, std::vector<Tensor>>;
+  static auto* all = new std::map<std::pair<int32_t, cudaStream_t>, StreamLocks>;
   const std::lock_guard guard(mutex);
-  const std::pair key(static_cast<int32_t>(like.get_device_index()), stream);
-  const auto known = locks->find(key);
-  const int64_t held = known == locks->end() ? 0 : known->second.back().numel();
-  if (held >= count) return known->second.back();
-  if (is_capturing(stream)) return make_locks(like, count);
-  // At least twice as many: all that came before take no more than the last.
-  Tensor made = make_locks(like, std::max({count, 2 * held, kLeastLocks}));
-  (*locks)[key].push_back(made);
-  return made;
+  const Capture capture = capture_on(stream);
+  StreamLocks& known = (*all)[{device, stream}];
+  if (capture.id != 0 && capture.id != known.capture) {
+    known.of_capture.reset();
+    known.capture = capture.id;
+  }
+  std::optional<Locks>& held = capture.id == 0 ? known.of_launches : known.of_capture;
+  if (held.has_value() && held->count >= count) return held->first;
+  // At least twice as many: all that came before, which work that was started may still use, take
+  // no more than the last.
+  const int64_t more = std::max({count, held.has_value() ? 2 * held->count : 0, kLeastLocks});
+  std::optional<Locks> made;
+  if (capture.id != 0) made = Returned::all().take(device, more);
+  if (!made.has_value()) made = allocate(device, more);
+  if (capture.id != 0) lend(*made, capture.graph);
+  const auto bytes = static_cast<size_t>(made->count) * sizeof(int32_t);
+  check(cudaMemsetAsync(made->first, 0, bytes, stream));
+  held = made;
+  return made->first;
 }
 
 }  // namespace marlin::cuda

@@ -47,14 +47,9 @@ extern "C" void marlin_tile_shape(int bits, int rows, int group_rows, int has_ze
   const Scalar scalar = is_bfloat16 != 0 ? Scalar::kBFloat16 : Scalar::kFloat16;
   const Variant variant{scalar, bits, rows, group_rows, has_zeros != 0};
   const TileShape shape = shape_of(variant);
-  *out = {shape.warp_columns,
-          shape.row_warps,
-          shape.warps,
-          shape.slices,
-          shape.weight_bytes,
-          shape.activation_bytes,
-          shape.scale_bytes,
-          shape.stages,
-          shape.shared_bytes(),
-          scales_weights(variant) ? 1 : 0};
+  *out = {shape.warp_columns,   shape.row_warps,
+          shape.warps,          shape.slices,
+          shape.weight_bytes,   shape.activation_bytes,
+          shape.scale_bytes,    shape.stages,
+          shape.shared_bytes(), scales_weights(variant) ? 1 : 0};
 }

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from operands import DEVICE, LAYER_TOLERANCE, on_a_gpu, random_operands
+from operands import DEVICE, LAYER_TOLERANCE, needs_cuda, on_a_gpu, random_operands
 from torch import Tensor, nn
 
 import marlin
@@ -48,6 +48,22 @@ def test_a_layer_moves_there_and_back(group_size: int, symmetric: bool, dtype: t
     layer.to("cpu")
     for name, tensor in layer.state_dict().items():
         assert torch.equal(tensor, plain[name])
+
+
+@needs_cuda
+@pytest.mark.parametrize("dtype", TYPES)
+def test_a_compiled_model_runs_as_a_graph(dtype: torch.dtype) -> None:
+    """torch.compile allows nothing but results to outlive a call in the memory of its graphs."""
+    pytest.importorskip("triton")
+    model = nn.Sequential(nn.Linear(512, 1024), nn.SiLU(), nn.Linear(1024, 512)).to(DEVICE, dtype)
+    marlin.quantize_(model, group_size=128)
+    compiled = torch.compile(model, mode="reduce-overhead", fullgraph=True)
+    with torch.no_grad():
+        for m in (1, 16, 130):
+            x = torch.randn(m, 512, device=DEVICE, dtype=dtype)
+            wanted = model(x)
+            for _ in range(5):  # warms up, captures, replays
+                assert mean_error(compiled(x).clone(), wanted) <= LAYER_TOLERANCE
 
 
 def test_a_model_is_quantized_where_it_is() -> None:

@@ -88,19 +88,26 @@ def test_a_graph_outlives_the_growth_of_the_locks_of_its_stream() -> None:
 
 
 @needs_cuda
-def test_two_graphs_of_one_size_keep_apart() -> None:
-    cases = cases_of([(8, 4096, 4096)] * 2)
+@pytest.mark.parametrize("is_warm", [False, True])
+def test_graphs_of_one_stream_keep_apart_from_each_other_and_from_it(is_warm: bool) -> None:
+    """Replayed at once, each on a stream of its own, beside launches on the one they are from."""
+    cases = cases_of([(8, 4096, 4096)] * 3)
     wanted = [case.gemm() for case in cases]
-    captured = [capture(lambda case=case: [case.gemm()]) for case in cases]
-    streams = [torch.cuda.Stream() for _ in cases]
+    source = torch.cuda.Stream() if is_warm else None
+    captured = [capture(lambda case=case: [case.gemm()], source) for case in cases[:2]]
+    streams = [torch.cuda.Stream() for _ in captured]
+    launched = []
     torch.cuda.synchronize()
     for _ in range(REPEATS):
         for (graph, _), stream in zip(captured, streams, strict=True):
             with torch.cuda.stream(stream):
                 graph.replay()
+        with torch.cuda.stream(source):
+            launched.append(cases[2].gemm())
     torch.cuda.synchronize()
-    for (_, (result,)), one in zip(captured, wanted, strict=True):
+    for (_, (result,)), one in zip(captured, wanted, strict=False):
         assert torch.equal(result, one)
+    assert all(torch.equal(result, wanted[2]) for result in launched)
 
 
 @needs_cuda
