@@ -12,7 +12,8 @@ const BIOME = bin("@biomejs/biome", "bin/biome");
 const TSC = bin("typescript", "bin/tsc");
 const VITEST = bin("vitest", "vitest.mjs");
 const SIMULATED = ["test/ptx/tests", "test/gpu"];
-const MAGIC = ["gemm", "gemm_random", "plan", "traffic"].map((name) => `test/gpu/test_${name}.py`);
+const MUTANTS = ["test/ptx/tests/test_mutants.py", "test/gpu/test_gemm_mutants.py"];
+const MAGIC = ["gemm", "gemm_random", "plan", "scaled_opening", "traffic"].map((name) => `test/gpu/test_${name}.py`);
 const CPP = /\.(?:cpp|cc|h|hpp|cu|cuh)$/;
 
 /**
@@ -26,7 +27,7 @@ const CPP = /\.(?:cpp|cc|h|hpp|cu|cuh)$/;
  */
 
 /**
- * Every check, in order: the fast ones first. The last six run only when asked for by name.
+ * Every check, in order: the fast ones first. The last seven run only when asked for by name.
  * @param {{ python: string }} tools the Python that has the test tools
  * @returns {Check[]}
  */
@@ -35,7 +36,7 @@ export function checks({ python }) {
     name: "ptx-all",
     title: "All of the GPU kernels, and others, on the PTX simulator, and what was simulated",
     markers: "not cuda",
-    folders: SIMULATED,
+    folders: [...SIMULATED, ...MUTANTS.map((file) => `--ignore=${file}`)],
   });
   // The other way to open codes, whose choice is made when modules are loaded.
   const quick = ["-m", "pytest", "-q", "-m", "not slow and not cuda"];
@@ -117,6 +118,15 @@ export function checks({ python }) {
     },
     { ...simulated, commands: [...simulated.commands, openedByMagic], onRequest: true },
     {
+      ...pytest({
+        name: "ptx-mutants",
+        title: "Errors put into those kernels, and what notices them",
+        markers: "not cuda",
+        folders: MUTANTS,
+      }),
+      onRequest: true,
+    },
+    {
       ...pytest({ name: "stress", title: "Slow tests: pytest", markers: "slow and not cuda" }),
       onRequest: true,
     },
@@ -155,7 +165,7 @@ function bin(name, file) {
 
 /** One command for all C++ files; none where there is no such file. */
 function clangFormat(python, flags) {
-  const files = ["csrc", "test/ptx"]
+  const files = ["csrc", "test/gpu", "test/ptx"]
     .flatMap((folder) => listFiles(path.join(ROOT, folder)))
     .filter((file) => CPP.test(file));
   if (files.length === 0) return [];
