@@ -134,6 +134,27 @@ def test_instructions_are_counted_by_what_they_are_for() -> None:
     assert alu_count(blocks[at] for at in way()) == 3
 
 
+@pytest.mark.parametrize(
+    ("opcode", "operands"),
+    [
+        ("LOP3.LUT", "R10, R16, 0xf000f, R195, 0xea, !PT"),
+        ("LOP3.LUT", "R10, R16, 0xf00000, R194, 0x6c, !PT"),  # the mask is in a register
+        ("PRMT", "R148, R148, 0x7351, R189"),
+        ("PRMT", "R148, R148, R20, RZ"),  # and so is which bytes it takes
+    ],
+)
+def test_what_opens_codes_is_known_by_its_constants(opcode: str, operands: str) -> None:
+    assert class_of(Instruction(0x10, "", opcode, operands)) == "opening"
+
+
+@pytest.mark.parametrize(
+    ("opcode", "operands"),
+    [("LOP3.LUT", "R10, R16, 0xff, RZ, 0xc0, !PT"), ("PRMT", "R1, R2, 0x5410, R3")],
+)
+def test_other_logic_is_not_taken_for_it(opcode: str, operands: str) -> None:
+    assert class_of(Instruction(0x10, "", opcode, operands)) == "integer"
+
+
 def test_an_unknown_opcode_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"`XYZ.E` at 0x10 is in no class"):
         class_of(Instruction(0x10, "", "XYZ.E", "R1, R2"))
@@ -146,7 +167,8 @@ def test_a_name_tells_the_variant_and_its_shared_memory() -> None:
     variant = Variant.of_name(NAME)
     assert variant == Variant("half", 4, 8, 128, has_zeros=True)
     assert variant.threads == 64
-    assert variant.shape.shared_bytes == 4 * (16 * KIB + 8 * (256 + 16) + 512 + 128)
+    # Rows of activations are padded by 16 bytes, zero points by those of a warp.
+    assert variant.shape.shared_bytes == 4 * (16 * KIB + 8 * (256 + 16) + 512 + 128 + 64)
     assert variant.streamed_bytes == 16 * KIB + 512 + 128
 
 
@@ -160,6 +182,11 @@ def test_a_name_tells_the_variant_and_its_shared_memory() -> None:
         # 64 columns: the scales of four groups of 32 are one copy of all lanes.
         (Variant("half", 4, 16, 32, has_zeros=False), 32, 8 + 2 + 1, 8 * (8 + 1)),
         (Variant("half", 4, 32, 128, has_zeros=False), 32, 8 + 4 + 1, 8 * 2 * (8 + 1)),
+        # Two slices: scales come with each, or with the first one; they meet weights.
+        (Variant("half", 8, 64, 64, has_zeros=False), 64, 16 + 8 + 2, 8 * 4 * 8),
+        (Variant("half", 8, 64, 128, has_zeros=False), 64, 16 + 8 + 1, 8 * 4 * 8),
+        # 32 columns: two warps open half of the same words.
+        (Variant("half", 4, 128, 128, has_zeros=True), 32, 4 + 8 + 1 + 1, 8 * 8 * 4),
     ],
 )
 def test_what_a_warp_does_for_a_tile(

@@ -28,8 +28,6 @@ TORCH_FILES = {
     "cuda/ops_gemm.cpp",
     "cuda/ops_layout.cpp",
     "cuda/registration.cpp",
-    "cuda/workspace.cpp",
-    "cuda/workspace.h",
     "registration.cpp",
 }
 

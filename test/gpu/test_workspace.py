@@ -60,7 +60,8 @@ def runtime() -> Runtime:
     files = ("csrc/cuda/workspace.cpp", "test/gpu/workspace_runtime.cpp")
     sources = tuple(Source(ROOT / file, command) for file in files)
     output = BUILT / f"libworkspace-{os.getpid()}.so"
-    library = Library("workspace", sources, (*cxx, "-shared"), ())
+    # -Bsymbolic: in a process that has loaded a real runtime its functions would be called.
+    library = Library("workspace", sources, (*cxx, "-shared", "-Wl,-Bsymbolic"), ())
     build_library(library, output, output.with_suffix(".o"), 1, lambda _: None)
     loaded = ctypes.CDLL(os.fspath(output))
     output.unlink()
