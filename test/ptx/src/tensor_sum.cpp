@@ -152,39 +152,79 @@ Exact fixed_sum(const FixedTerms& a, const FixedTerms& b, int count, const Accum
   return sum(products, start, Round::kNearest);
 }
 
-// Terms first .. last - 1 and the accumulator, in units of 2^-extra_bits of the last place of a
-// float32 with the largest exponent. A zero accumulator counts with the exponent of the subnormal
-// numbers.
-uint32_t sum_one_block(Element result, const Terms& a, const Terms& b, int first, int last, float c,
-                       int extra_bits) {
-  const Accumulator start = take_apart(c);
-  int exponent[kMaxTerms];
-  int largest = start.exponent;
-  for (int i = first; i < last; ++i) {
-    exponent[i] = a.exponent[i] + b.exponent[i];
+// Compiled for CPUs with AVX2, too, and chosen when the library is loaded.
+#if defined(__x86_64__) && defined(__GLIBC__) && !defined(__clang__) && \
+    !defined(__SANITIZE_ADDRESS__)
+#define PTX_VECTORIZED __attribute__((target_clones("avx2", "default"), optimize("O3")))
+#else
+#define PTX_VECTORIZED
+#endif
+
+// Products of a block that are aligned to the largest exponent of all and of the accumulator, in
+// units of 2^-up of their own last place. No sum of them reaches 2^31.
+struct Aligned {
+  int largest;
+  int32_t sum;
+};
+
+template <int kCount>
+inline __attribute__((always_inline)) Aligned align(const Terms& a, const Terms& b, int first,
+                                                    int start, int up) {
+  // A shift by 31 clears what a longer one would.
+  constexpr int kLongestShift = 31;
+  int32_t exponent[kCount];
+  int largest = start;
+  for (int i = 0; i < kCount; ++i) {
+    exponent[i] = a.exponent[first + i] + b.exponent[first + i];
     largest = std::max(largest, exponent[i]);
   }
-  // A shift by 31 clears what a longer one would: all terms are below 2^28.
-  constexpr int kLongestShift = 31;
-  const int unit = largest - kFloatFractionBits - extra_bits;
-  const int up = kFloatFractionBits + extra_bits - a.fraction_bits - b.fraction_bits;
-  const int64_t magnitude =
-      (start.significand << extra_bits) >> std::min(largest - start.exponent, kLongestShift);
-  int64_t total = start.negative ? -magnitude : magnitude;
-  for (int i = first; i < last; ++i) {
-    const uint32_t product = (a.significand[i] * b.significand[i]) << up;
+  int32_t sum = 0;
+  for (int i = 0; i < kCount; ++i) {
+    const uint32_t product = (a.significand[first + i] * b.significand[first + i]) << up;
     const auto aligned =
         static_cast<int32_t>(product >> std::min(largest - exponent[i], kLongestShift));
-    const int32_t sign = a.sign[i] ^ b.sign[i];
-    total += (aligned ^ sign) - sign;
+    const int32_t sign = a.sign[first + i] ^ b.sign[first + i];
+    sum += (aligned ^ sign) - sign;
   }
+  return {largest, sum};
+}
+
+PTX_VECTORIZED Aligned align_4(const Terms& a, const Terms& b, int first, int start, int up) {
+  return align<4>(a, b, first, start, up);
+}
+PTX_VECTORIZED Aligned align_8(const Terms& a, const Terms& b, int first, int start, int up) {
+  return align<8>(a, b, first, start, up);
+}
+PTX_VECTORIZED Aligned align_16(const Terms& a, const Terms& b, int first, int start, int up) {
+  return align<16>(a, b, first, start, up);
+}
+
+// Truncated toward zero; from 2^128 on an infinity, for truncation stops at no largest number.
+// Without a branch, which nobody could foresee.
+uint32_t truncate(double value) {
+  const auto nearest = static_cast<float>(value);
+  const uint32_t is_beyond = std::abs(double{nearest}) > std::abs(value);
+  const uint32_t is_finite = std::abs(value) < 0x1p128;
+  return std::bit_cast<uint32_t>(nearest) - (is_beyond & is_finite);
+}
+
+// `length` terms from `first` on and the accumulator, in units of 2^-extra_bits of the last place
+// of a float32 with the largest exponent. A zero accumulator counts with the exponent of the
+// subnormal numbers.
+uint32_t sum_one_block(Element result, const Terms& a, const Terms& b, int first, int length,
+                       float c, int extra_bits) {
+  const Accumulator start = take_apart(c);
+  const int up = kFloatFractionBits + extra_bits - a.fraction_bits - b.fraction_bits;
+  const auto align = length == 4 ? align_4 : length == 8 ? align_8 : align_16;
+  const auto [largest, sum] = align(a, b, first, start.exponent, up);
+  const int64_t magnitude =
+      (start.significand << extra_bits) >> std::min(largest - start.exponent, 31);
+  const int64_t total = sum + (start.negative ? -magnitude : magnitude);
   // Exact: a double has room for the sum, and for units from 2^-151 to 2^230.
-  const double sum = static_cast<double>(total) * power_of_two(unit);
-  if (result == Element::kF16) return static_cast<uint32_t>(encode(kFloat16, sum, Round::kNearest));
-  // Truncation stops at no largest number.
-  constexpr double kTooLarge = 0x1p128;
-  const Round round = std::abs(sum) < kTooLarge ? Round::kZero : Round::kNearest;
-  return static_cast<uint32_t>(encode(kFloat32, sum, round));
+  const double value =
+      static_cast<double>(total) * power_of_two(largest - kFloatFractionBits - extra_bits);
+  if (result == Element::kF32) return truncate(value);
+  return static_cast<uint32_t>(encode(kFloat16, value, Round::kNearest));
 }
 
 // Products that are added at once.
@@ -255,14 +295,13 @@ uint32_t exact_sum(Element result, const Terms& a, const FixedTerms& fixed_a, co
 }
 
 uint32_t block_sum(Generation generation, Element result, const Terms& a, const Terms& b, float c) {
-  const int length = block_length(generation, a.format);
+  const int length = std::min(block_length(generation, a.format), a.count);
   const int extra_bits = generation == Generation::kAmpere ? 1 : 2;
   uint32_t bits = 0;
   for (int first = 0; first < a.count; first += length) {
-    const int last = std::min(first + length, a.count);
     const bool is_finite = a.is_finite && b.is_finite && std::isfinite(c);
-    bits = is_finite ? sum_one_block(result, a, b, first, last, c, extra_bits)
-                     : special_sum(result, a, b, first, last, c);
+    bits = is_finite ? sum_one_block(result, a, b, first, length, c, extra_bits)
+                     : special_sum(result, a, b, first, first + length, c);
     c = result == Element::kF16 ? widen(Half::kF16, static_cast<uint16_t>(bits))
                                 : std::bit_cast<float>(bits);
   }
