@@ -258,6 +258,11 @@ Terms take_apart(Element format, const uint32_t* bits, int count) {
     terms.exponent[i] =
         significand == 0 ? kExponentOfZero : static_cast<int>(std::max(field, 1u)) - bias;
   }
+  for (int i = count; i < kMaxTerms; ++i) {
+    terms.significand[i] = 0;
+    terms.sign[i] = 0;
+    terms.exponent[i] = kExponentOfZero;
+  }
   terms.is_finite = is_finite;
   return terms;
 }
@@ -295,13 +300,13 @@ uint32_t exact_sum(Element result, const Terms& a, const FixedTerms& fixed_a, co
 }
 
 uint32_t block_sum(Generation generation, Element result, const Terms& a, const Terms& b, float c) {
-  const int length = std::min(block_length(generation, a.format), a.count);
+  const int length = block_length(generation, a.format);
   const int extra_bits = generation == Generation::kAmpere ? 1 : 2;
   uint32_t bits = 0;
   for (int first = 0; first < a.count; first += length) {
     const bool is_finite = a.is_finite && b.is_finite && std::isfinite(c);
     bits = is_finite ? sum_one_block(result, a, b, first, length, c, extra_bits)
-                     : special_sum(result, a, b, first, first + length, c);
+                     : special_sum(result, a, b, first, std::min(first + length, a.count), c);
     c = result == Element::kF16 ? widen(Half::kF16, static_cast<uint16_t>(bits))
                                 : std::bit_cast<float>(bits);
   }

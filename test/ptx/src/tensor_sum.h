@@ -12,7 +12,8 @@ constexpr int kMaxTerms = 16;  // products of an element in one instruction
 
 // A row of A or a column of B taken apart: number i is
 // (-1)^sign[i] significand[i] 2^(exponent[i] - fraction_bits). As in the hardware, a subnormal
-// number has the exponent of the smallest normal one and is not normalised.
+// number has the exponent of the smallest normal one and is not normalised. Beyond `count` numbers
+// are zero.
 struct Terms {
   Element format;
   const uint32_t* bits;  // of the numbers, one in each; not owned

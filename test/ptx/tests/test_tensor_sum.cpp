@@ -249,6 +249,26 @@ TEST(tf32_has_blocks_of_half_the_length_and_ignores_low_bits) {
   }
 }
 
+TEST(what_is_beyond_the_last_number_adds_nothing) {
+  std::mt19937 random(4);
+  constexpr int kLength = 16;
+  for (const Generation generation : {Generation::kAmpere, Generation::kHopper}) {
+    for (int length = 1; length < kLength; ++length) {
+      uint16_t a[kLength];
+      uint16_t b[kLength];
+      for (int i = 0; i < kLength; ++i) {
+        a[i] = random_half(Half::kF16, random, 5);
+        b[i] = random_half(Half::kF16, random, 5);
+      }
+      dot(generation, Element::kF16, a, b, kLength, 0.75f);  // what the next one must forget
+      const float sum = dot(generation, Element::kF16, a, b, length, 0.75f);
+      std::fill(a + length, a + kLength, uint16_t{0});
+      const float padded = dot(generation, Element::kF16, a, b, kLength, 0.75f);
+      expect(sum == padded, length, " numbers: ", sum, ", with zeros ", padded);
+    }
+  }
+}
+
 TEST(random_sums_follow_their_definitions) {
   std::mt19937 random(3);
   constexpr int kTrials = 4000;
