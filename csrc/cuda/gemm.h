@@ -23,7 +23,7 @@ struct GemmArguments {
   const void* bias;         // [n] in the type of `a`, or null
   void* out;                // [m][n]
   float* partial;           // Launch::partial_bytes, of any content
-  int32_t* locks;           // Launch::lock_count
+  int32_t* counters;        // Launch::counter_count, all zero before and after
   int64_t a_stride;         // below kMaxStride, if there are several rows
   int32_t m, n, k;
   int32_t groups;

@@ -8,59 +8,11 @@
 
 #include "gemm_loader.cuh"
 #include "gemm_multiplier.cuh"
+#include "gemm_reduction.cuh"
 #include "gemm_shape.cuh"
 #include "ptx.cuh"
 
 namespace marlin::cuda {
-
-// Adds up what several blocks have of one column of tiles. The one that has the first tiles, for
-// which they are the last that it does, writes the result. Each of the others, for which they are
-// the first, leaves its sums in a place of its own, and counts itself in the column's lock. The
-// first one waits for all, and adds in the order of the stripes: the result is the same in every
-// run. The lock is zero again when it has seen all. Returns whether this block has the result.
-template <class S>
-__device__ bool reduce(const GemmArguments& g, Multiplier<S>& multiplier, int column) {
-  const int stripe = stripe_of_block();
-  const int first_stripe = column * g.tiles_k / g.tiles_of_block;
-  const int others = ((column + 1) * g.tiles_k - 1) / g.tiles_of_block - first_stripe;
-  if (others == 0) return true;
-  int32_t* lock = g.locks + column;
-  const auto partial_of = [&](int of_stripe) {
-    return reinterpret_cast<float4*>(g.partial) +
-           static_cast<int64_t>(of_stripe) * kFragments<S> * S::kThreads + threadIdx.x;
-  };
-  if (stripe != first_stripe) {
-    float4* partial = partial_of(stripe);
-#pragma unroll
-    for (int i = 0; i < kFragments<S>; ++i) {
-      const float (&mine)[4] = multiplier.fragment(i);
-      __stcg(partial + i * S::kThreads, make_float4(mine[0], mine[1], mine[2], mine[3]));
-    }
-    __syncthreads();  // what all have written, thread 0 releases
-    if (threadIdx.x == 0) red_add_release(lock, 1);
-    return false;
-  }
-  if (threadIdx.x == 0) {
-    while (ld_acquire(lock) != others) {
-    }
-    *lock = 0;  // for the next launch, which begins when this one has ended
-  }
-  __syncthreads();  // what thread 0 has acquired, all have
-#pragma unroll 1
-  for (int other = stripe + 1; other <= stripe + others; ++other) {
-    const float4* partial = partial_of(other);
-#pragma unroll
-    for (int i = 0; i < kFragments<S>; ++i) {
-      const float4 theirs = __ldcg(partial + i * S::kThreads);
-      float (&mine)[4] = multiplier.fragment(i);
-      mine[0] += theirs.x;
-      mine[1] += theirs.y;
-      mine[2] += theirs.z;
-      mine[3] += theirs.w;
-    }
-  }
-  return true;
-}
 
 // Where the tiles of the column that a tile is in end, or those of this block before.
 __device__ inline int end_of_column(const GemmArguments& g, int tile) {
@@ -122,7 +74,15 @@ __global__ void __launch_bounds__(S::kThreads, 1) gemm(const __grid_constant__ G
     const int index = last / g.tiles_k;
     const Column column = Column::of(g, index);
     multiplier.finish(column);
-    if (reduce<S>(g, multiplier, index)) multiplier.store(column);
+    const SharedColumn<S> shared_column(g, index);
+    if (shared_column.is_whole()) {
+      multiplier.store(column);
+    } else {
+      multiplier.leave(shared_column.place());
+      shared_column.arrive();
+      shared_column.add_up(column);
+      __syncthreads();  // lets ptxas know that warps are whole again: it then has uniform registers
+    }
     if (tile == end_of_stripe(g)) break;
     multiplier.clear();
   }

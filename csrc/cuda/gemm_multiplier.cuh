@@ -109,9 +109,9 @@ class Multiplier {
     }
   }
 
-  __device__ float (&fragment(int index))[4] { return fragment_of<S>(results(), index); }
-
+  // The result of a column that is the block's alone, or the block's part of it.
   __device__ void store(const Column& column) { store_sums<S>(g_, column, results(), unit); }
+  __device__ void leave(float4* place) { leave_sums<S>(place, results(), unit); }
 
  private:
   using Starts = float[S::kKinds][S::kRowTiles][4];

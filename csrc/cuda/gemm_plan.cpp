@@ -73,8 +73,9 @@ Launch plan_gemm(const Problem& problem, const Device& device) {
   launch.blocks = static_cast<int>(ceil_div(tiles, launch.tiles_of_block));
   launch.threads = shape.threads();
   launch.shared_bytes = shape.shared_bytes();
-  launch.lock_count = columns;
-  launch.partial_bytes = int64_t{launch.blocks} * rows * kTileColumns * 4;
+  // A block has the first tiles of one shared column at most, and some of the others of another.
+  launch.counter_count = int64_t{launch.blocks} * kCounters;
+  launch.partial_bytes = int64_t{launch.blocks} * 2 * rows * kTileColumns * 4;
   return launch;
 }
 

@@ -46,7 +46,7 @@ struct Launch {
   int tiles_m;            // along M
   int tiles_of_block;     // tiles that a block multiplies, the last one maybe fewer
   int64_t partial_bytes;  // of the workspace: sums of columns that several blocks share
-  int64_t lock_count;     // int32, all zero before and after each launch
+  int64_t counter_count;  // int32, all zero before and after each launch
 };
 
 // Whether sums of channels are scaled tile by tile, too: magic constants (gemm_opening_magic.cuh)
@@ -58,6 +58,7 @@ inline constexpr bool kScalesChannels = false;
 #endif
 
 inline constexpr int kTileColumns = 256;
+inline constexpr int kCounters = 16;  // of a column that several blocks share; 64 bytes
 
 // How a tile is shared out over the warps of a block, and what a stage in shared memory holds. Few
 // rows let a warp have 128 columns, so that fewer load the same activations; more have as many sums

@@ -172,7 +172,6 @@ class ScaledSubnormalOpening {
 
  private:
   using PerGroup = uint32_t[S::kGroups][S::kBlocks];
-  static constexpr uint32_t kAllLanes = 0xFFFFFFFFu;
   static constexpr int kChunks = S::kKinds / 2;  // that hold S and D of what a lane opens of eight
   static constexpr int kColumnBytes = 4;         // S and D
   static constexpr int kBias = 15;               // of exponents

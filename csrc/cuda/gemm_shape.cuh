@@ -8,6 +8,7 @@
 
 #include "gemm.h"
 #include "layout.cuh"
+#include "ptx.cuh"
 
 namespace marlin::cuda {
 
@@ -141,7 +142,7 @@ struct Column {
 // The value in a way that the compiler can't compute it again: what the main loop needs of a lane
 // stays in a register. Every lane must come here.
 __device__ inline uint32_t keep(uint32_t value) {
-  return __shfl_sync(0xFFFFFFFFu, value, threadIdx.x % 32);
+  return __shfl_sync(kAllLanes, value, threadIdx.x % 32);
 }
 
 // A zero that the compiler doesn't know, and that for all it knows differs between lanes: it sees

@@ -117,7 +117,7 @@ void multiply(const Operands& operands, Dtype dtype, int64_t m, const Device& de
   arguments.bias = bias.has_value() ? bias->const_data_ptr() : nullptr;
   arguments.out = out.mutable_data_ptr();
   arguments.partial = static_cast<float*>(partial.mutable_data_ptr());
-  arguments.locks = locks_of(a.get_device_index(), stream, launch.lock_count);
+  arguments.counters = counters_of(a.get_device_index(), stream, launch.counter_count);
   check_started(launch_gemm(launch, arguments, stream), "gemm");
 }
 

@@ -8,6 +8,8 @@
 
 namespace marlin::cuda {
 
+inline constexpr uint32_t kAllLanes = 0xFFFFFFFFu;
+
 __device__ inline uint32_t shared_address(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
@@ -149,6 +151,22 @@ __device__ inline int32_t ld_acquire(const int32_t* from) {
   int32_t value;
   asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(value) : "l"(from) : "memory");
   return value;
+}
+__device__ inline int32_t atom_add(int32_t* to, int32_t value) {
+  int32_t before;
+  asm volatile("atom.relaxed.gpu.global.add.s32 %0, [%1], %2;"
+               : "=r"(before)
+               : "l"(to), "r"(value)
+               : "memory");
+  return before;
+}
+__device__ inline int32_t atom_add_acq_rel(int32_t* to, int32_t value) {
+  int32_t before;
+  asm volatile("atom.acq_rel.gpu.global.add.s32 %0, [%1], %2;"
+               : "=r"(before)
+               : "l"(to), "r"(value)
+               : "memory");
+  return before;
 }
 __device__ inline void red_add_release(int32_t* to, int32_t value) {
   asm volatile("red.release.gpu.global.add.s32 [%0], %1;" ::"l"(to), "r"(value) : "memory");

@@ -12,9 +12,9 @@
 namespace marlin::cuda {
 namespace {
 
-constexpr int64_t kLeastLocks = 4096;
+constexpr int64_t kLeastCounters = 4096;
 
-struct Locks {
+struct Counters {
   int32_t device;
   int32_t* first;
   int64_t count;
@@ -26,19 +26,19 @@ struct Capture {
   cudaGraph_t graph = nullptr;
 };
 
-struct StreamLocks {
-  std::optional<Locks> of_launches;
-  std::optional<Locks> of_capture;
+struct StreamCounters {
+  std::optional<Counters> of_launches;
+  std::optional<Counters> of_capture;
   unsigned long long capture = 0;  // whose they are
 };
 
 void check(cudaError_t status) {
   if (status == cudaSuccess) return;
-  fail("internal", concat("no locks for the gemm kernel: ", cudaGetErrorString(status)));
+  fail("internal", concat("no counters for the gemm kernel: ", cudaGetErrorString(status)));
 }
 
-// What graphs had that are no more. Never destroyed, as are the locks themselves: at the end of the
-// process CUDA may be gone before them.
+// What graphs had that are no more. Never destroyed, as are the counters themselves: at the end of
+// the process CUDA may be gone before them.
 class Returned {
  public:
   static Returned& all() {
@@ -46,24 +46,26 @@ class Returned {
     return *returned;
   }
 
-  void add(const Locks& locks) {
+  void add(const Counters& counters) {
     const std::lock_guard guard(mutex_);
-    locks_.push_back(locks);
+    counters_.push_back(counters);
   }
 
-  std::optional<Locks> take(int32_t device, int64_t count) {
+  std::optional<Counters> take(int32_t device, int64_t count) {
     const std::lock_guard guard(mutex_);
-    const auto suits = [&](const Locks& one) { return one.device == device && one.count >= count; };
-    const auto found = std::find_if(locks_.begin(), locks_.end(), suits);
-    if (found == locks_.end()) return std::nullopt;
-    const Locks taken = *found;
-    locks_.erase(found);
+    const auto suits = [&](const Counters& one) {
+      return one.device == device && one.count >= count;
+    };
+    const auto found = std::find_if(counters_.begin(), counters_.end(), suits);
+    if (found == counters_.end()) return std::nullopt;
+    const Counters taken = *found;
+    counters_.erase(found);
     return taken;
   }
 
  private:
   std::mutex mutex_;
-  std::vector<Locks> locks_;
+  std::vector<Counters> counters_;
 };
 
 Capture capture_on(cudaStream_t stream) {
@@ -75,7 +77,7 @@ Capture capture_on(cudaStream_t stream) {
 
 // While any thread captures a graph, memory is allocated only by those who say that no captured
 // work needs it to be.
-Locks allocate(int32_t device, int64_t count) {
+Counters allocate(int32_t device, int64_t count) {
   cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
   check(cudaThreadExchangeStreamCaptureMode(&mode));
   void* memory = nullptr;
@@ -86,35 +88,35 @@ Locks allocate(int32_t device, int64_t count) {
 }
 
 // They come back when neither the graph nor anything made of it is left.
-void lend(const Locks& locks, cudaGraph_t graph) {
+void lend(const Counters& counters, cudaGraph_t graph) {
   const auto come_back = [](void* lent) {
-    Returned::all().add(*static_cast<Locks*>(lent));
-    delete static_cast<Locks*>(lent);
+    Returned::all().add(*static_cast<Counters*>(lent));
+    delete static_cast<Counters*>(lent);
   };
   cudaUserObject_t object = nullptr;
-  check(cudaUserObjectCreate(&object, new Locks(locks), come_back, 1,
+  check(cudaUserObjectCreate(&object, new Counters(counters), come_back, 1,
                              cudaUserObjectNoDestructorSync));
   check(cudaGraphRetainUserObject(graph, object, 1, cudaGraphUserObjectMove));
 }
 
 }  // namespace
 
-int32_t* locks_of(int32_t device, cudaStream_t stream, int64_t count) {
+int32_t* counters_of(int32_t device, cudaStream_t stream, int64_t count) {
   static std::mutex mutex;
-  static auto* all = new std::map<std::pair<int32_t, cudaStream_t>, StreamLocks>;
+  static auto* all = new std::map<std::pair<int32_t, cudaStream_t>, StreamCounters>;
   const std::lock_guard guard(mutex);
   const Capture capture = capture_on(stream);
-  StreamLocks& known = (*all)[{device, stream}];
+  StreamCounters& known = (*all)[{device, stream}];
   if (capture.id != 0 && capture.id != known.capture) {
     known.of_capture.reset();
     known.capture = capture.id;
   }
-  std::optional<Locks>& held = capture.id == 0 ? known.of_launches : known.of_capture;
+  std::optional<Counters>& held = capture.id == 0 ? known.of_launches : known.of_capture;
   if (held.has_value() && held->count >= count) return held->first;
   // At least twice as many: all that came before, which work that was started may still use, take
   // no more than the last.
-  const int64_t more = std::max({count, held.has_value() ? 2 * held->count : 0, kLeastLocks});
-  std::optional<Locks> made;
+  const int64_t more = std::max({count, held.has_value() ? 2 * held->count : 0, kLeastCounters});
+  std::optional<Counters> made;
   if (capture.id != 0) made = Returned::all().take(device, more);
   if (!made.has_value()) made = allocate(device, more);
   if (capture.id != 0) lend(*made, capture.graph);

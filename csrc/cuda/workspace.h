@@ -1,4 +1,4 @@
-// What the blocks of a product share: locks, which are zero between launches.
+// What the blocks of a product share: counters, which are zero between launches.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -7,7 +7,8 @@
 
 namespace marlin::cuda {
 
-// At least `count` locks on the current device, whose index is `device`, for launches on `stream`.
+// At least `count` counters on the current device, whose index is `device`, for launches on
+// `stream`.
 //
 // A stream has its own, because its launches follow each other. Kernels leave them zero, so they
 // are cleared only when they are made, and they live as long as the process. A graph may be
@@ -16,6 +17,6 @@ namespace marlin::cuda {
 //
 // They are not torch's memory: torch.compile takes what lives on in the pool of its graphs for an
 // error.
-int32_t* locks_of(int32_t device, cudaStream_t stream, int64_t count);
+int32_t* counters_of(int32_t device, cudaStream_t stream, int64_t count);
 
 }  // namespace marlin::cuda

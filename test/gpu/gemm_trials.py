@@ -151,8 +151,8 @@ class _Launch:
         failures = []
         if not run.buffers["out"].written().all():
             failures.append("a part of the result is missing")
-        if run.buffers["locks"].read(np.int32).any():
-            failures.append("a lock is not free again")
+        if run.buffers["counters"].read(np.int32).any():
+            failures.append("a counter is not zero again")
         got = _outcome(run, done)
         if not np.array_equal(got.result, self.wanted.result):
             failures.append("other bits of the result")
@@ -214,7 +214,7 @@ def _outcome(simulated: Simulated, run: Run) -> _Outcome:
         {
             name: (one.read_bytes, one.written_bytes, one.read_sectors, one.written_sectors)
             for name, one in run.report.traffic.items()
-            if name != "locks"
+            if name != "counters"
         },
         sum(one.wavefronts - one.ideal_wavefronts for one in instructions),
         work,

@@ -34,7 +34,7 @@ class Plan:
     tiles_m: int
     tiles_of_block: int
     partial_bytes: int
-    lock_count: int
+    counter_count: int
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class _PlanNumbers(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_int32) for name in list(Plan.__dataclass_fields__)[:10]),
         ("partial_bytes", ctypes.c_int64),
-        ("lock_count", ctypes.c_int64),
+        ("counter_count", ctypes.c_int64),
     ]
 
 

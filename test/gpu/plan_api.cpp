@@ -11,7 +11,7 @@ struct PlanNumbers {
   int32_t rows, group_rows, scales_weights;
   int32_t blocks, threads, shared_bytes;
   int32_t tiles_k, tiles_n, tiles_m, tiles_of_block;
-  int64_t partial_bytes, lock_count;
+  int64_t partial_bytes, counter_count;
 };
 
 struct ShapeNumbers {
@@ -39,7 +39,7 @@ extern "C" void marlin_plan_gemm(int64_t m, int64_t n, int64_t k, int64_t group_
           plan.tiles_m,
           plan.tiles_of_block,
           plan.partial_bytes,
-          plan.lock_count};
+          plan.counter_count};
 }
 
 extern "C" void marlin_tile_shape(int bits, int rows, int group_rows, int has_zeros,

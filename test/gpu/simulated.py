@@ -85,7 +85,7 @@ class Simulated:
         def operand(name: str, values: npt.NDArray[np.generic] | None) -> int:
             return 0 if values is None else make(name, values, read_only=True).address
 
-        self.buffers = {"locks": make("locks", np.zeros(plan.lock_count, np.int32))}
+        self.buffers = {"counters": make("counters", np.zeros(plan.counter_count, np.int32))}
         pointers = (
             operand("a", product.a),
             operand("weights", pack(product.codes, product.bits)),
@@ -94,7 +94,7 @@ class Simulated:
             operand("bias", product.bias),
             workspace("out", 2 * m * n),
             workspace("partial", plan.partial_bytes),
-            self.buffers["locks"].address,
+            self.buffers["counters"].address,
         )
         tiles = plan.tiles_k * plan.tiles_n * plan.tiles_m
         self._arguments = _ARGUMENTS.pack(

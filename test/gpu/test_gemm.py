@@ -21,7 +21,7 @@ def check(product: Product, run: Run) -> None:
 
 def written(simulated: Simulated) -> None:
     assert simulated.buffers["out"].written().all()
-    assert not simulated.buffers["locks"].read(np.int32).any()
+    assert not simulated.buffers["counters"].read(np.int32).any()
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def check(seed: int) -> None:
         run = simulated.launch(options)
         run.report.raise_if_found()
         assert mean_error(run.result, product) <= tolerance(run.plan)
-        assert not simulated.buffers["locks"].read(np.int32).any()
+        assert not simulated.buffers["counters"].read(np.int32).any()
 
 
 @pytest.mark.parametrize("seed", range(20))

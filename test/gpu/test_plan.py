@@ -110,7 +110,7 @@ def test_tiles_of_128_rows_are_filled_up_no_further_than_those_of_64() -> None:
         assert plan.tiles_m * plan.rows == -(-m // 64) * 64
 
 
-def test_the_workspace_holds_a_lock_per_column_of_tiles_and_the_sums_of_every_block() -> None:
+def test_the_workspace_holds_two_places_and_counters_of_a_column_for_every_block() -> None:
     plan = plan_of(33, 520, 256, 128, 80)
-    assert plan.lock_count == plan.tiles_n * plan.tiles_m == 3
-    assert plan.partial_bytes == plan.blocks * plan.rows * 256 * 4
+    assert plan.counter_count == plan.blocks * 16
+    assert plan.partial_bytes == plan.blocks * 2 * plan.rows * 256 * 4

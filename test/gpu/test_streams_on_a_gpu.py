@@ -13,7 +13,11 @@ from torch import Tensor
 
 pytestmark = on_a_gpu
 
-SMALL = [(1, 264, 256), (17, 1032, 4096), (130, 520, 512)]  # m, n, k; locks of one and many tiles
+SMALL = [
+    (1, 264, 256),
+    (17, 1032, 4096),
+    (130, 520, 512),
+]  # m, n, k; counters of one and many tiles
 REPEATS = 50
 
 
@@ -47,8 +51,8 @@ def replayed(graph: torch.cuda.CUDAGraph, results: list[Tensor]) -> list[Tensor]
 
 @needs_cuda
 @pytest.mark.parametrize("is_warm", [False, True])
-def test_gemms_of_different_sizes_share_the_locks_of_a_graph(is_warm: bool) -> None:
-    """On a stream that has locks already, and on one that has none: the graph brings its own."""
+def test_gemms_of_different_sizes_share_the_counters_of_a_graph(is_warm: bool) -> None:
+    """On a stream that has counters already, and on one that has none: the graph brings its own."""
     cases = cases_of(SMALL * 2)
     wanted = [case.gemm() for case in cases]
     stream = torch.cuda.Stream() if is_warm else None
@@ -72,12 +76,12 @@ def test_a_graph_multiplies_what_its_inputs_hold_when_it_is_replayed() -> None:
 
 
 @needs_cuda
-def test_a_graph_outlives_the_growth_of_the_locks_of_its_stream() -> None:
+def test_a_graph_outlives_the_growth_of_the_counters_of_its_stream() -> None:
     stream = torch.cuda.Stream()
     case = random_operands(16, 1032, 4096, 128)
     wanted = case.gemm()
     graph, results = capture(lambda: [case.gemm()], stream)
-    # More tiles than a stream first has locks for.
+    # More tiles than a stream first has counters for.
     large = random_operands(20000, 8192, 128, 128)
     with torch.cuda.stream(stream):
         large.gemm()

@@ -102,9 +102,9 @@ int runtime_clears_of_graphs() { return clears_of_graphs; }
 int runtime_is_strict_again() { return thread_mode == cudaStreamCaptureModeGlobal; }
 
 // Null after an error.
-int32_t* runtime_locks(int device, int stream, int64_t count) {
+int32_t* runtime_counters(int device, int stream, int64_t count) {
   try {
-    return marlin::cuda::locks_of(device, stream_of(stream), count);
+    return marlin::cuda::counters_of(device, stream_of(stream), count);
   } catch (const std::exception& error) {
     last_error = error.what();
     return nullptr;

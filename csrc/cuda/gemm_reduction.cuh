@@ -1,0 +1,133 @@
+// Columns of tiles that several blocks share, in the gemm kernel.
+//
+// Every block leaves its sums in a place of its own, and counts itself. Those that the column is
+// the last one for then share the work of adding up what all have left: a warp claims runs of
+// columns, of those that the same warps of the blocks have left, adds them in the order of the
+// stripes, and writes the result. So it is the same in every run, whoever adds.
+//
+// The block with the first tiles waits for all others, which were started before it
+// (stripe_of_block), and takes part until nothing is unclaimed. The others wait a while only: where
+// not all blocks find a place at a time, the first one may need theirs. The last one to leave sets
+// the counters to zero.
+#pragma once
+
+#include "gemm_lane.cuh"
+#include "gemm_shape.cuh"
+#include "gemm_sums.cuh"
+#include "ptx.cuh"
+
+namespace marlin::cuda {
+
+template <class S>
+class SharedColumn {
+  using L = Lane<S>;
+
+ public:
+  // Column `index` of tiles, and this block's stripe in it.
+  __device__ SharedColumn(const GemmArguments& g, int index)
+      : g_(g), stripe_(stripe_of_block()), first_(index * g.tiles_k / g.tiles_of_block) {
+    const int end = (index + 1) * g.tiles_k;
+    const int last = (end - 1) / g.tiles_of_block;
+    blocks_ = last - first_ + 1;
+    const bool goes_on = min((last + 1) * g.tiles_of_block, g.tiles) > end;
+    adders_ = goes_on ? blocks_ - 1 : blocks_;
+  }
+
+  // Whether it is this block's alone.
+  __device__ bool is_whole() const { return blocks_ == 1; }
+
+  // Where this block leaves its sums (leave_sums). Of the two columns that it may share with others
+  // it has the first tiles of one, and others' followers of the other.
+  __device__ float4* place() const { return place_of(stripe_ - first_); }
+
+  // What the block has left is there for all. All of its threads come here.
+  __device__ void arrive() const {
+    __syncthreads();  // what all have written, thread 0 releases
+    if (threadIdx.x == 0) red_add_release(counter(kArrived), 1);
+  }
+
+  // Adds up, unless the block goes on to another column. Whole warps come here.
+  __device__ void add_up(const Column& column) const {
+    if (stripe_ - first_ >= adders_) return;
+    if (all_have_arrived()) {
+      for (int run = claim(); run < kLeftRuns<S>; run = claim()) write_run(column, run);
+    }
+    leave();
+  }
+
+ private:
+  enum Counter { kArrived, kLeft, kClaimed };  // one of the last for each warp
+  static constexpr int kPolls = 64;            // of those that don't wait for ever
+  static constexpr int kWarps = S::kThreads / 32;
+  static_assert(kClaimed + kWarps <= kCounters);
+
+  __device__ int32_t* counter(int which) const { return g_.counters + first_ * kCounters + which; }
+
+  // Of the block `i` of those of the column.
+  __device__ float4* place_of(int i) const {
+    const int64_t place = 2 * (first_ + i) + (i == 0 ? 1 : 0);
+    return reinterpret_cast<float4*>(g_.partial) + place * (S::kRows * kTileColumns / 4) +
+           threadIdx.x;
+  }
+
+  __device__ bool all_have_arrived() const {
+    int32_t arrived = 0;
+    if (lane_of_thread() == 0) {
+      for (int poll = 0; arrived < blocks_ && (poll < kPolls || stripe_ == first_); ++poll) {
+        arrived = ld_acquire(counter(kArrived));
+      }
+    }
+    __syncwarp();  // what the first lane has acquired, all have
+    return __shfl_sync(kAllLanes, arrived, 0) >= blocks_;
+  }
+
+  // A run that no other warp adds up.
+  __device__ int claim() const {
+    int run = 0;
+    if (lane_of_thread() == 0) run = atom_add(counter(kClaimed + threadIdx.x / 32), 1);
+    return __shfl_sync(kAllLanes, run, 0);
+  }
+
+  __device__ void write_run(const Column& column, int run) const {
+    const auto [b, e, t, r] = left_run<S>(run);
+    const int n = column.n * kTileColumns + L::column_of(b, e);
+    const int m = column.m * S::kRows + L::row_of(t, r);
+    if (n >= g_.n || m >= g_.m) return;
+    float sums[S::kRun] = {};
+#pragma unroll 4
+    for (int i = 0; i < blocks_; ++i) {
+      const float4* left = place_of(i) + run * kPieces<S> * S::kThreads;
+#pragma unroll
+      for (int piece = 0; piece < kPieces<S>; ++piece) {
+        const float4 four = __ldcg(left + piece * S::kThreads);
+        sums[4 * piece] += four.x;
+        sums[4 * piece + 1] += four.y;
+        sums[4 * piece + 2] += four.z;
+        sums[4 * piece + 3] += four.w;
+      }
+    }
+    float bias[S::kRun];
+    load_bias<S>(g_, n, bias);
+#pragma unroll
+    for (int q = 0; q < S::kRun; ++q) sums[q] += bias[q];
+    store_run<S>(g_, m, n, sums);
+  }
+
+  // For the next launch, which begins when this one has ended.
+  __device__ void leave() const {
+    __syncwarp();
+    if (lane_of_thread() == 0 &&
+        atom_add_acq_rel(counter(kLeft), 1) == adders_ * kWarps - 1) {
+#pragma unroll
+      for (int which = 0; which < kClaimed + kWarps; ++which) *counter(which) = 0;
+    }
+  }
+
+  const GemmArguments& g_;
+  int stripe_;
+  int first_;   // stripe of the column
+  int blocks_;  // that share it,
+  int adders_;  // and those of them that add up: all but one that goes on to another column
+};
+
+}  // namespace marlin::cuda
