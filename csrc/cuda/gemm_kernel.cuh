@@ -80,8 +80,7 @@ __global__ void __launch_bounds__(S::kThreads, 1) gemm(const __grid_constant__ G
     } else {
       multiplier.leave(shared_column.place());
       shared_column.arrive();
-      shared_column.add_up(column);
-      __syncthreads();  // lets ptxas know that warps are whole again: it then has uniform registers
+      shared_column.add_up(column, Multiplier<S>::unit);
     }
     if (tile == end_of_stripe(g)) break;
     multiplier.clear();

@@ -111,7 +111,11 @@ class Multiplier {
 
   // The result of a column that is the block's alone, or the block's part of it.
   __device__ void store(const Column& column) { store_sums<S>(g_, column, results(), unit); }
-  __device__ void leave(float4* place) { leave_sums<S>(place, results(), unit); }
+  __device__ void leave(float4* place) { leave_sums<S>(place, results()); }
+  // By what a result of a kind is to be multiplied.
+  static __device__ constexpr float unit(int p) {
+    return S::kScalesWeights ? 1.0f : O::kUnit / O::factor(p);
+  }
 
  private:
   using Starts = float[S::kKinds][S::kRowTiles][4];
@@ -129,10 +133,6 @@ class Multiplier {
   __device__ float own_sum(int t, int b, int e, int r, int q) {
     const float sum = sum_of<S>(sums_, t, b, e, r, q);
     return O::carries(q / 2) ? sum - sum_of<S>(sums_, t, b, e, r, q - 2) : sum;
-  }
-  // By what a result of a kind is to be multiplied.
-  static __device__ constexpr float unit(int p) {
-    return S::kScalesWeights ? 1.0f : O::kUnit / O::factor(p);
   }
   static __device__ constexpr float unit_factor(int) { return 1.0f; }
   static __device__ constexpr float kind_factor(int q) { return O::factor(q / 2); }

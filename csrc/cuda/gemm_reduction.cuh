@@ -46,18 +46,24 @@ class SharedColumn {
     if (threadIdx.x == 0) red_add_release(counter(kArrived), 1);
   }
 
-  // Adds up, unless the block goes on to another column. Whole warps come here.
-  __device__ void add_up(const Column& column) const {
-    if (stripe_ - first_ >= adders_) return;
-    if (all_have_arrived()) {
-      for (int run = claim(); run < kLeftRuns<S>; run = claim()) write_run(column, run);
+  // Adds up, unless the block goes on to another column. Sums of the kind p are to be multiplied by
+  // unit(p). All threads of the block come here.
+  template <typename Unit>
+  __device__ void add_up(const Column& column, const Unit& unit) const {
+    const bool adds = stripe_ - first_ < adders_;
+    if (adds && all_have_arrived()) {
+      for (int part = claim(); part < kParts; part = claim()) write_part(column, part, unit);
     }
-    leave();
+    __syncthreads();  // what all have claimed, thread 0 may take back
+    if (adds && threadIdx.x == 0) leave();
   }
 
  private:
   enum Counter { kArrived, kLeft, kClaimed };  // one of the last for each warp
-  static constexpr int kPolls = 64;            // of those that don't wait for ever
+  static constexpr int kParts = S::kRowTiles * S::kBlocks;
+  static constexpr int kPieces = S::kKinds * S::kHalves;  // of a part
+  // Of those that don't wait for ever: some 40 us. A number that stands nowhere else in the kernel.
+  static constexpr int kPolls = 61;
   static constexpr int kWarps = S::kThreads / 32;
   static_assert(kClaimed + kWarps <= kCounters);
 
@@ -81,46 +87,56 @@ class SharedColumn {
     return __shfl_sync(kAllLanes, arrived, 0) >= blocks_;
   }
 
-  // A run that no other warp adds up.
+  // A part that no other warp adds up.
   __device__ int claim() const {
-    int run = 0;
-    if (lane_of_thread() == 0) run = atom_add(counter(kClaimed + threadIdx.x / 32), 1);
-    return __shfl_sync(kAllLanes, run, 0);
+    int part = 0;
+    if (lane_of_thread() == 0) part = atom_add(counter(kClaimed + threadIdx.x / 32), 1);
+    return __shfl_sync(kAllLanes, part, 0);
   }
 
-  __device__ void write_run(const Column& column, int run) const {
-    const auto [b, e, t, r] = left_run<S>(run);
-    const int n = column.n * kTileColumns + L::column_of(b, e);
-    const int m = column.m * S::kRows + L::row_of(t, r);
-    if (n >= g_.n || m >= g_.m) return;
-    float sums[S::kRun] = {};
-#pragma unroll 4
+  template <typename Unit>
+  __device__ void write_part(const Column& column, int part, const Unit& unit) const {
+    const int t = part / S::kBlocks;
+    const int b = part % S::kBlocks;
+    float sums[S::kKinds][S::kHalves][4] = {};
+#pragma unroll 2
     for (int i = 0; i < blocks_; ++i) {
-      const float4* left = place_of(i) + run * kPieces<S> * S::kThreads;
+      const float4* left = place_of(i) + part * kPieces * S::kThreads;
 #pragma unroll
-      for (int piece = 0; piece < kPieces<S>; ++piece) {
-        const float4 four = __ldcg(left + piece * S::kThreads);
-        sums[4 * piece] += four.x;
-        sums[4 * piece + 1] += four.y;
-        sums[4 * piece + 2] += four.z;
-        sums[4 * piece + 3] += four.w;
+      for (int piece = 0; piece < kPieces; ++piece) {
+        const float4 theirs = __ldcg(left + piece * S::kThreads);
+        float (&four)[4] = sums[piece / S::kHalves][piece % S::kHalves];
+        four[0] += theirs.x;
+        four[1] += theirs.y;
+        four[2] += theirs.z;
+        four[3] += theirs.w;
       }
     }
-    float bias[S::kRun];
-    load_bias<S>(g_, n, bias);
 #pragma unroll
-    for (int q = 0; q < S::kRun; ++q) sums[q] += bias[q];
-    store_run<S>(g_, m, n, sums);
+    for (int e = 0; e < S::kRuns; ++e) {
+      const int n = column.n * kTileColumns + L::column_of(b, e);
+      if (n >= g_.n) continue;
+      float bias[S::kRun];
+      load_bias<S>(g_, n, bias);
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        const int m = column.m * S::kRows + L::row_of(t, r);
+        if (m >= g_.m) continue;
+        float value[S::kRun];
+#pragma unroll
+        for (int q = 0; q < S::kRun; ++q) {
+          value[q] = fmaf(sums[q / 2][L::half_of(q)][L::place_of(e, r, q)], unit(q / 2), bias[q]);
+        }
+        store_run<S>(g_, m, n, value);
+      }
+    }
   }
 
   // For the next launch, which begins when this one has ended.
   __device__ void leave() const {
-    __syncwarp();
-    if (lane_of_thread() == 0 &&
-        atom_add_acq_rel(counter(kLeft), 1) == adders_ * kWarps - 1) {
+    if (atom_add_acq_rel(counter(kLeft), 1) != adders_ - 1) return;
 #pragma unroll
-      for (int which = 0; which < kClaimed + kWarps; ++which) *counter(which) = 0;
-    }
+    for (int which = 0; which < kClaimed + kWarps; ++which) *counter(which) = 0;
   }
 
   const GemmArguments& g_;

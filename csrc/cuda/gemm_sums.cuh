@@ -14,16 +14,22 @@ template <class S>
 using Sums = float[S::kRowTiles][S::kBlocks][S::kKinds][S::kHalves][4];
 
 template <class S>
+constexpr int kFragments = S::kRowTiles * S::kBlocks * S::kKinds * S::kHalves;
+
+template <class S>
+__device__ float (&fragment_of(Sums<S>& sums, int index))[4] {
+  const int h = index % S::kHalves;
+  const int p = index / S::kHalves % S::kKinds;
+  const int b = index / S::kHalves / S::kKinds % S::kBlocks;
+  return sums[index / S::kHalves / S::kKinds / S::kBlocks][b][p][h];
+}
+
+template <class S>
 __device__ void clear_sums(Sums<S>& sums) {
 #pragma unroll
-  for (int t = 0; t < S::kRowTiles; ++t) {
+  for (int i = 0; i < kFragments<S>; ++i) {
 #pragma unroll
-    for (int i = 0; i < S::kBlocks * S::kKinds * S::kHalves; ++i) {
-      auto& fragment =
-          sums[t][i / S::kHalves / S::kKinds][i / S::kHalves % S::kKinds][i % S::kHalves];
-#pragma unroll
-      for (float& sum : fragment) sum = 0;
-    }
+    for (float& sum : fragment_of<S>(sums, i)) sum = 0;
   }
 }
 
@@ -78,40 +84,14 @@ __device__ void store_sums(const GemmArguments& g, const Column& column, Sums<S>
   });
 }
 
-// Runs of a lane that a block leaves for others, each as pieces of four numbers side by side with
-// those of the other threads.
+// Leaves sums in a place of kFragments pieces, each beside those of the other threads; this is the
+// thread's first one.
 template <class S>
-constexpr int kLeftRuns = S::kBlocks * S::kRuns * S::kRowTiles * 2;
-template <class S>
-constexpr int kPieces = S::kRun / 4;
-
-struct LeftRun {
-  int b, e, t, r;
-};
-template <class S>
-__device__ constexpr LeftRun left_run(int index) {
-  const int t = index / 2 % S::kRowTiles;
-  const int e = index / 2 / S::kRowTiles % S::kRuns;
-  return {index / 2 / S::kRowTiles / S::kRuns, e, t, index % 2};
-}
-
-// Leaves sums times unit(p) in a place, of which this is the thread's first piece.
-template <class S, typename Unit>
-__device__ void leave_sums(float4* place, Sums<S>& sums, const Unit& unit) {
+__device__ void leave_sums(float4* place, Sums<S>& sums) {
 #pragma unroll
-  for (int index = 0; index < kLeftRuns<S>; ++index) {
-    const LeftRun run = left_run<S>(index);
-#pragma unroll
-    for (int piece = 0; piece < kPieces<S>; ++piece) {
-      float four[4];
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int q = 4 * piece + i;
-        four[i] = sum_of<S>(sums, run.t, run.b, run.e, run.r, q) * unit(q / 2);
-      }
-      __stcg(place + (index * kPieces<S> + piece) * S::kThreads,
-             make_float4(four[0], four[1], four[2], four[3]));
-    }
+  for (int i = 0; i < kFragments<S>; ++i) {
+    const float (&four)[4] = fragment_of<S>(sums, i);
+    __stcg(place + i * S::kThreads, make_float4(four[0], four[1], four[2], four[3]));
   }
 }
 

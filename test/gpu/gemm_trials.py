@@ -56,6 +56,8 @@ class Kernel:
         yield self._launch(odd, 520, 384, 7, has_bias=True)
         yield self._launch(most, 256, 960, 3, has_bias=True)
         yield self._launch(most, 1032, 384, 2)
+        # Columns that many blocks share, and add up together.
+        yield self._launch(most, 264, 1152, 12)
         if self.group_size != -1:  # sums that follow the scales of their columns
             yield self._launch(even, 264, 640, 4, scale_range=12)
         yield self._launch(most + 1, 264, 256, 2)

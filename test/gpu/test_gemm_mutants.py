@@ -6,9 +6,11 @@ are zero anyway, a row of a lop3 table that no operands reach, a bound that is n
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from gemm_trials import Kernel, trials
-from ptxsim.mutants import KINDS, SYNCHRONISATION, mutants
+from ptxsim.mutants import KINDS, SYNCHRONISATION, Mutant, mutants
 from ptxsim.survey import Survey, survey
 
 OTHERS = KINDS - SYNCHRONISATION
@@ -24,6 +26,15 @@ KERNELS = {
 
 # Every so many of the mutants in the long survey: more rows take longer, and do the same again.
 STRIDES = {8: 1, 16: 1, 32: 4, 64: 6, 128: 12}
+
+
+# How often a block asks for the others that need not wait for them (kPolls of gemm_reduction.cuh):
+# whoever adds up what they share, the result is the same.
+POLLS = re.compile(r", 61;$")
+
+
+def survivors(result: Survey) -> list[Mutant]:
+    return [one for one in result.survivors() if not POLLS.search(one.before)]
 
 
 def survey_of(kernel: Kernel, kinds: frozenset[str], stride: int = 1) -> Survey:
@@ -43,7 +54,7 @@ def test_every_step_of_synchronisation_is_needed(rows: int) -> None:
 
 @pytest.mark.parametrize("rows", [8, 16])
 def test_some_other_errors_are_noticed(rows: int) -> None:
-    assert survey_of(KERNELS[rows], OTHERS, stride=97).survivors() == []
+    assert survivors(survey_of(KERNELS[rows], OTHERS, stride=97)) == []
 
 
 @pytest.mark.slow
@@ -53,5 +64,5 @@ def test_every_other_error_is_noticed(rows: int) -> None:
     for outcome in result.outcomes:
         if outcome.verdict != "caught":
             print(f"  {outcome.verdict}: {outcome.mutant}")
-    assert result.survivors() == []
+    assert survivors(result) == []
     assert not [one for one in result.outcomes if one.verdict == "not executed"]
