@@ -1,9 +1,10 @@
 // Columns of tiles that several blocks share, in the gemm kernel.
 //
 // Every block leaves its sums in a place of its own, and counts itself. Those that the column is
-// the last one for then share the work of adding up what all have left: a warp claims runs of
-// columns, of those that the same warps of the blocks have left, adds them in the order of the
-// stripes, and writes the result. So it is the same in every run, whoever adds.
+// the last one for then share the work of adding up what all have left: a warp claims a part, which
+// is a tile of rows by a block of columns, of those that the same warps of the blocks have left,
+// adds it in the order of the stripes, and writes the result. So it is the same in every run,
+// whoever adds.
 //
 // The block with the first tiles waits for all others, which were started before it
 // (stripe_of_block), and takes part until nothing is unclaimed. The others wait a while only: where
@@ -36,8 +37,8 @@ class SharedColumn {
   // Whether it is this block's alone.
   __device__ bool is_whole() const { return blocks_ == 1; }
 
-  // Where this block leaves its sums (leave_sums). Of the two columns that it may share with others
-  // it has the first tiles of one, and others' followers of the other.
+  // Where this block leaves its sums (leave_sums). A stripe has two places: it may begin with later
+  // tiles of one column, and end with the first ones of another.
   __device__ float4* place() const { return place_of(stripe_ - first_); }
 
   // What the block has left is there for all. All of its threads come here.
