@@ -121,14 +121,8 @@ class SharedColumn {
       load_bias<S>(g_, n, bias);
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
-        const int m = column.m * S::kRows + L::row_of(t, r);
-        if (m >= g_.m) continue;
-        float value[S::kRun];
-#pragma unroll
-        for (int q = 0; q < S::kRun; ++q) {
-          value[q] = fmaf(sums[q / 2][L::half_of(q)][L::place_of(e, r, q)], unit(q / 2), bias[q]);
-        }
-        store_run<S>(g_, m, n, value);
+        store_run<S>(g_, column, t, r, n, bias, unit,
+                     [&](int q) { return sums[q / 2][L::half_of(q)][L::place_of(e, r, q)]; });
       }
     }
   }

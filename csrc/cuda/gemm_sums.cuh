@@ -53,15 +53,22 @@ __device__ void load_bias(const GemmArguments& g, int n, float (&to)[S::kRun]) {
   if (g.bias != nullptr) widen_run<typename S::Scalar>(load_run<S>(g.bias, n), to);
 }
 
-template <class S>
-__device__ void store_run(const GemmArguments& g, int m, int n, const float (&run)[S::kRun]) {
+// Writes a run from the column n on, in the row (t, r) of a lane if there is one: sum(q) times
+// unit(p), p the kind, and the bias.
+template <class S, typename Unit, typename Sum>
+__device__ void store_run(const GemmArguments& g, const Column& column, int t, int r, int n,
+                          const float (&bias)[S::kRun], const Unit& unit, const Sum& sum) {
   using Scalar = typename S::Scalar;
+  const int m = column.m * S::kRows + Lane<S>::row_of(t, r);
+  if (m >= g.m) return;
+  float value[S::kRun];
+#pragma unroll
+  for (int q = 0; q < S::kRun; ++q) value[q] = fmaf(sum(q), unit(q / 2), bias[q]);
   auto* row = static_cast<Scalar*>(g.out) + static_cast<int64_t>(m) * g.n;
-  store_chunk(row + n, narrow_run<Scalar>(run));
+  store_chunk(row + n, narrow_run<Scalar>(value));
 }
 
-// Writes what belongs into the rows and columns that there are: sums times unit(p), p the kind, and
-// the bias.
+// Writes what belongs into the rows and columns that there are.
 template <class S, typename Unit>
 __device__ void store_sums(const GemmArguments& g, const Column& column, Sums<S>& sums,
                            const Unit& unit) {
@@ -72,14 +79,8 @@ __device__ void store_sums(const GemmArguments& g, const Column& column, Sums<S>
     float bias[S::kRun];
     load_bias<S>(g, n, bias);
     L::for_rows([&](int t, int r) {
-      const int m = column.m * S::kRows + L::row_of(t, r);
-      if (m >= g.m) return;
-      float value[S::kRun];
-#pragma unroll
-      for (int q = 0; q < S::kRun; ++q) {
-        value[q] = fmaf(sum_of<S>(sums, t, b, e, r, q), unit(q / 2), bias[q]);
-      }
-      store_run<S>(g, m, n, value);
+      store_run<S>(g, column, t, r, n, bias, unit,
+                   [&](int q) { return sum_of<S>(sums, t, b, e, r, q); });
     });
   });
 }
