@@ -8,10 +8,8 @@ import os
 from dataclasses import dataclass
 from functools import cache
 
-from buildtools.compiler import find_cxx, warning_flags
 from buildtools.cuda import opening_defines
-from buildtools.native import Library, Source, build_library
-from ptxsim.build import BUILT, ROOT
+from host_library import load
 
 __all__ = ["IS_MAGIC", "Plan", "TileShape", "plan_gemm", "tile_shape", "tolerance"]
 
@@ -65,24 +63,10 @@ class _ShapeNumbers(ctypes.Structure):
     _fields_ = [(name, ctypes.c_int32) for name in TileShape.__dataclass_fields__]
 
 
-def _say_nothing(line: str) -> None:
-    """Of what is compiled."""
-
-
 @cache
 def _library() -> ctypes.CDLL:
-    cxx = find_cxx(os.environ)
-    defines = opening_defines(os.environ)
-    command = (*cxx, "-std=c++20", "-fPIC", "-O1", *warning_flags(), *defines)
-    files = (ROOT / "csrc/cuda/gemm_plan.cpp", ROOT / "test/gpu/plan_api.cpp")
-    output = BUILT / f"libgemm_plan-{os.getpid()}.so"
-    sources = tuple(Source(file, command) for file in files)
-    link = (*cxx, "-shared")
-    build_library(
-        Library("plan", sources, link, ()), output, output.with_suffix(".o"), 1, _say_nothing
-    )
-    library = ctypes.CDLL(os.fspath(output))
-    output.unlink()
+    files = ("csrc/cuda/gemm_plan.cpp", "test/gpu/plan_api.cpp")
+    library = load("gemm_plan", files, opening_defines(os.environ))
     library.marlin_plan_gemm.argtypes = (
         *(ctypes.c_int64,) * 4,
         *(ctypes.c_int,) * 5,

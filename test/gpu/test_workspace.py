@@ -9,11 +9,9 @@ from itertools import count
 
 import numpy as np
 import pytest
-from buildtools.compiler import find_cxx, warning_flags
 from buildtools.cuda import find_any_cuda
 from buildtools.errors import BuildError
-from buildtools.native import Library, Source, build_library
-from ptxsim.build import BUILT, ROOT
+from host_library import load
 
 _streams = count(1)  # each test has its own: counters live as long as the process
 _graphs = count(1)
@@ -55,16 +53,9 @@ def runtime() -> Runtime:
         include = find_any_cuda(os.environ).nvcc.parents[1] / "include"
     except BuildError as error:
         pytest.skip(str(error))
-    cxx = find_cxx(os.environ)
-    command = (*cxx, "-std=c++20", "-fPIC", "-O1", *warning_flags(), "-isystem", str(include))
     files = ("csrc/cuda/workspace.cpp", "test/gpu/workspace_runtime.cpp")
-    sources = tuple(Source(ROOT / file, command) for file in files)
-    output = BUILT / f"libworkspace-{os.getpid()}.so"
     # -Bsymbolic: in a process that has loaded a real runtime its functions would be called.
-    library = Library("workspace", sources, (*cxx, "-shared", "-Wl,-Bsymbolic"), ())
-    build_library(library, output, output.with_suffix(".o"), 1, lambda _: None)
-    loaded = ctypes.CDLL(os.fspath(output))
-    output.unlink()
+    loaded = load("workspace", files, ("-isystem", str(include)), ("-Wl,-Bsymbolic",))
     loaded.runtime_counters.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64)
     loaded.runtime_counters.restype = ctypes.c_void_p
     loaded.runtime_last_error.restype = ctypes.c_char_p
